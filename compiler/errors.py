@@ -1,0 +1,78 @@
+"""Errors that people see: what failed, where, what was expected, what to do.
+
+Every error hardy raises on purpose is a `HardyError`; the command line turns it into one
+message and the class's exit code, without a traceback.
+"""
+
+from __future__ import annotations
+
+
+class HardyError(Exception):
+    """Something the user can act on.
+
+    `where` names the op, source line, file or field at fault; `hint` says what would help.
+    """
+
+    exit_code = 1
+
+    def __init__(self, message: str, *, where: str = "", hint: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+        self.where = where
+        self.hint = hint
+
+    def __str__(self) -> str:
+        lines = [self.message]
+        if self.where:
+            lines.append(f"  at: {self.where}")
+        if self.hint:
+            lines.append(f"  try: {self.hint}")
+        return "\n".join(lines)
+
+
+class UsageError(HardyError):
+    """A command or call whose arguments do not make sense."""
+
+    exit_code = 2
+
+
+class ModelError(HardyError):
+    """A model file or module that cannot be read or traced."""
+
+    exit_code = 3
+
+
+class UnsupportedError(HardyError):
+    """A valid construct that the frontend, pass or target does not take."""
+
+    exit_code = 4
+
+
+class GraphError(HardyError):
+    """A graph that breaks a rule of the IR."""
+
+    exit_code = 5
+
+
+class ArtifactError(HardyError):
+    """An artifact that is damaged, of another version, or not for this machine."""
+
+    exit_code = 6
+
+
+class InputError(HardyError):
+    """Run-time inputs that do not fit a graph's interface."""
+
+    exit_code = 7
+
+
+class TargetError(HardyError):
+    """A target that is missing, misnamed or cannot work on this machine."""
+
+    exit_code = 8
+
+
+class MismatchError(HardyError):
+    """Two computations of the same thing that differ by more than the tolerance."""
+
+    exit_code = 9

@@ -1,0 +1,206 @@
+"""The interface of a target: what it is, what it takes, how it lowers, how it runs.
+
+A target is found through the entry-point group `hardy.targets`, whose entries name subclasses of
+`Target`. The name before the first colon picks the entry; what follows is handed to `create`, so
+`cpu:avx2` is `CpuTarget.create("avx2")`.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import Any, ClassVar, Protocol
+
+import torch
+
+from hardy.compiler.errors import TargetError, UnsupportedError
+from hardy.compiler.ir import Graph, Node
+from hardy.compiler.pipeline import Pass
+from hardy.compiler.types import DType
+
+ENTRY_POINTS = "hardy.targets"
+
+
+@dataclass(frozen=True)
+class Memory:
+    """One level of memory: capacity in bytes, bandwidth in bytes a second."""
+
+    name: str
+    capacity: int
+    bandwidth: float
+
+
+@dataclass(frozen=True)
+class QuantizationScheme:
+    """How a device wants integers: types, and whether scales and zero points are restricted."""
+
+    activations: DType
+    weights: DType
+    symmetric_activations: bool
+    per_channel: bool
+    power_of_two_scales: bool = False
+
+
+@dataclass(frozen=True)
+class Device:
+    """A description of hardware: what passes and placement need to know. `peak` is in operations a
+    second (a multiply-add counts as two) by element type."""
+
+    name: str
+    kind: str
+    features: tuple[str, ...] = ()
+    memories: tuple[Memory, ...] = ()
+    peak: Mapping[DType, float] = field(default_factory=dict)
+    quantization: QuantizationScheme | None = None
+
+
+@dataclass(frozen=True)
+class Support:
+    """Whether a target lowers a node, and if not, why."""
+
+    reason: str = ""
+
+    def __bool__(self) -> bool:
+        return not self.reason
+
+
+YES = Support()
+
+
+def no(reason: str) -> Support:
+    """A refusal with its reason."""
+    return Support(reason)
+
+
+@dataclass(frozen=True)
+class Package:
+    """What lowering gives: the target's own files by relative path, the tensors that the running
+    program needs (stored once in the artifact's weights file), and a JSON section of the manifest."""
+
+    files: Mapping[str, bytes]
+    weights: Mapping[str, torch.Tensor]
+    manifest: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One step of lowering: `run` maps the result of the stage before (the graph, for the first) to
+    its own; `dump` shows a result as files by relative path. The last stage gives a `Package`."""
+
+    name: str
+    run: Callable[[Any], Any]
+    dump: Callable[[Any], Mapping[str, str | bytes]]
+
+
+class Loaded(Protocol):
+    """What a target sees of an artifact on disk, after hashes were checked."""
+
+    @property
+    def folder(self) -> Path: ...
+    @property
+    def graph(self) -> Graph: ...
+    @property
+    def manifest(self) -> Mapping[str, Any]: ...
+    @property
+    def weights(self) -> Mapping[str, torch.Tensor]: ...
+
+
+class Runner(Protocol):
+    """A program loaded on a device. `run` takes the inputs in the graph's order, already checked
+    against its types, and gives new output tensors in order."""
+
+    def run(self, inputs: Sequence[torch.Tensor]) -> tuple[torch.Tensor, ...]: ...
+
+
+class Target(ABC):
+    """A device that graphs can be compiled for."""
+
+    # The name of the entry point, and one line for `hardy targets`.
+    kind: ClassVar[str]
+    summary: ClassVar[str]
+
+    @classmethod
+    @abstractmethod
+    def create(cls, argument: str) -> Target:
+        """The target for what follows the colon ("" without one); TargetError lists what exists."""
+
+    @property
+    @abstractmethod
+    def name(self) -> str:
+        """The full name that creates this very target again, such as `cpu:avx2`."""
+
+    @abstractmethod
+    def describe(self) -> Device:
+        """The hardware."""
+
+    @abstractmethod
+    def supports(self, node: Node) -> Support:
+        """Whether this node can be lowered as it is: the answer of the table that lowers."""
+
+    @abstractmethod
+    def passes(self) -> tuple[Pass, ...]:
+        """The pipeline that brings any graph into the form that `stages` takes."""
+
+    @abstractmethod
+    def stages(self) -> tuple[Stage, ...]:
+        """The steps of lowering, in order."""
+
+    @abstractmethod
+    def load(self, artifact: Loaded) -> Runner:
+        """Make a compiled program ready to run; ArtifactError where this machine lacks what it needs."""
+
+    def check(self) -> list[str]:
+        """What is missing on this machine to compile and run, in words; empty when all is there."""
+        return []
+
+    def cost(self, node: Node) -> float | None:
+        """Estimated seconds of one node, None where the target has no model of it."""
+        return None
+
+
+def target_classes() -> dict[str, type[Target]]:
+    """Every installed target by kind; TargetError names one that cannot be imported."""
+    found: dict[str, type[Target]] = {}
+    for entry in entry_points(group=ENTRY_POINTS):
+        try:
+            loaded = entry.load()
+        except (ImportError, AttributeError) as error:
+            raise TargetError(
+                f"the target {entry.name!r} cannot be loaded: {error}",
+                where=entry.value,
+                hint="install what it needs, or uninstall the package that declares it",
+            ) from error
+        if not (isinstance(loaded, type) and issubclass(loaded, Target)):
+            raise TargetError(
+                f"the target {entry.name!r} is not a subclass of hardy.Target", where=entry.value
+            )
+        if entry.name in found and found[entry.name] is not loaded:
+            raise TargetError(f"two packages declare a target {entry.name!r}", where=entry.value)
+        found[entry.name] = loaded
+    return found
+
+
+def find_target(name: str) -> Target:
+    """The target of this name; TargetError lists those installed."""
+    kind, _, argument = name.partition(":")
+    classes = target_classes()
+    if kind not in classes:
+        raise TargetError(
+            f"there is no target {kind!r}", hint=f"installed are {', '.join(sorted(classes)) or 'none'}"
+        )
+    return classes[kind].create(argument)
+
+
+def refuse_unsupported(target: Target, graph: Graph) -> None:
+    """Raise for every node that the target does not take, with op, source and reason."""
+    refused = []
+    for node in graph.nodes:
+        support = target.supports(node)
+        if not support:
+            refused.append(f"{node.op.name} ({node.source or 'no source'}): {support.reason}")
+    if refused:
+        shown = "\n    ".join(refused[:10]) + ("\n    ..." if len(refused) > 10 else "")
+        raise UnsupportedError(f"{target.name} does not take {len(refused)} nodes:\n    {shown}")
