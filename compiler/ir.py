@@ -156,7 +156,7 @@ class Node:
 
 @dataclass(frozen=True, eq=False)
 class Graph:
-    """A program: inputs, nodes in topological order (inputs among them), named outputs."""
+    """A program: inputs, nodes in topological order (the inputs' first), named outputs."""
 
     name: str
     inputs: tuple[Value, ...]
@@ -276,7 +276,10 @@ class Builder:
         return tuple(mapping.get(v, v) for v in graph.outputs)
 
     def finish(self, outputs: Mapping[str, Value]) -> Graph:
-        """Freeze."""
+        """Freeze; the inputs come first."""
+        inputs = [v.node for v in self._inputs]
+        if self._nodes[: len(inputs)] != inputs:
+            self._nodes = inputs + [n for n in self._nodes if not isinstance(n.op, Input)]
         return Graph(
             self.name, tuple(self._inputs), tuple(self._nodes), tuple(outputs.values()), tuple(outputs)
         )
@@ -290,6 +293,12 @@ def remap(node: Node, mapping: Mapping[Value, Value]) -> Node:
     if all(new.type == old.type for new, old in zip(operands, node.operands, strict=True)):
         return Node(node.op, operands, node.types, node.name, node.source)
     return make_node(node.op, operands, node.name, node.source)
+
+
+def decompose(b: Builder, node: Node, operands: Sequence[Value]) -> tuple[Value, ...]:
+    """The values of a composite's decomposition, one for each result of the node."""
+    result = node.op.decompose(b, *operands)  # type: ignore[attr-defined]  # composites alone have it
+    return (result,) if isinstance(result, Value) else tuple(result)
 
 
 Rewrite = Callable[[Builder, Node, tuple[Value, ...]], Sequence[Value] | None]

@@ -65,14 +65,11 @@ def print_node(node: Node, names: Mapping[Value, str], indent: str = "", sources
             elif value != default or type(value) is not type(default):
                 operands.append(f"{key}={_attribute(value)}")
     line = f"{indent}{results} = {node.op.name}({', '.join(operands)})"
-    comment = f"  # {_comment(node.source)}" if sources and node.source else ""
+    source = " ".join(node.source.split()) if sources else ""
+    comment = f"  # {source}" if source else ""
     if not bodies:
         return [line + comment]
     return [f"{line} {bodies[0].strip()}{comment}", *bodies[1:]]
-
-
-def _comment(source: str) -> str:
-    return " ".join(source.split())
 
 
 @functools.cache

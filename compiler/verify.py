@@ -46,8 +46,8 @@ def _problem(node: Node, seen: set[Node]) -> str:
 def _verify_interface(graph: Graph, seen: set[Node]) -> None:
     declared = [node for node in graph.nodes if isinstance(node.op, Input)]
     listed = [v.node for v in graph.inputs]
-    if declared != listed:
-        raise GraphError("the graph's inputs are not its input nodes in order", where=graph.name)
+    if declared != listed or list(graph.nodes[: len(listed)]) != listed:
+        raise GraphError("the graph's inputs are not its first nodes, in order", where=graph.name)
     for what, names in (("input", graph.input_names), ("output", graph.output_names)):
         repeated = sorted({n for n in names if names.count(n) > 1})
         if repeated:

@@ -1,0 +1,102 @@
+"""Builder, nodes, transform, literals."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from hardy.compiler.errors import GraphError
+from hardy.compiler.interpret import run
+from hardy.compiler.ir import Builder, Graph, Node, Value, transform
+from hardy.compiler.literal import Literal
+from hardy.compiler.ops.elementwise import Add, Mul, Neg
+from hardy.compiler.ops.linear import Matmul
+from hardy.compiler.types import DType, TensorType
+
+F32 = TensorType(DType.f32, (2, 3))
+
+
+def small() -> Graph:
+    b = Builder("small")
+    x = b.input("x", F32)
+    y = b(Neg(), x, name="y", source="model.py:1")
+    return b.finish({"out": b(Add(), y, x, source="model.py:2")})
+
+
+def test_transform_returns_the_same_graph_when_nothing_changes() -> None:
+    graph = small()
+    assert transform(graph, lambda b, node, operands: None) is graph
+
+
+def test_transform_shares_the_nodes_above_a_change() -> None:
+    graph = small()
+
+    def double(b: Builder, node: Node, operands: tuple[Value, ...]) -> tuple[Value, ...] | None:
+        return (b(Mul(), *operands),) if isinstance(node.op, Add) else None
+
+    changed = transform(graph, double)
+    assert changed.nodes[:2] == graph.nodes[:2]
+    assert changed.nodes[2].op == Mul()
+    assert changed.nodes[2].source == "model.py:2"
+
+
+def test_an_op_with_too_many_operands_names_them() -> None:
+    b = Builder()
+    x = b.input("x", F32)
+    with pytest.raises(GraphError, match=r"neg takes 1 operands \(x\), got 2"):
+        b(Neg(), x, x)
+
+
+def test_literals_of_equal_type_and_bytes_are_equal() -> None:
+    a, b = Literal(torch.ones(3)), Literal(torch.ones(3))
+    assert a == b
+    assert hash(a) == hash(b)
+    assert a != Literal(torch.ones(3, 1))
+    assert a != Literal(torch.ones(3, dtype=torch.float64))
+
+
+def test_a_literal_does_not_copy_its_tensor() -> None:
+    t = torch.ones(3)
+    assert Literal(t).tensor.data_ptr() == t.data_ptr()
+
+
+def test_four_bit_literals_need_their_type_named() -> None:
+    data = torch.tensor([1, -8], dtype=torch.int8)
+    assert Literal(data, DType.i4).type == TensorType(DType.i4, (2,))
+    assert Literal(data).type.dtype is DType.i8
+    with pytest.raises(GraphError, match="needs"):
+        Literal(data, DType.u4)
+
+
+def test_inline_replaces_inputs() -> None:
+    inner = small()
+    b = Builder()
+    x = b.input("a", F32)
+    (y,) = b.inline(inner, [b(Neg(), x)])
+    graph = b.finish({"y": y})
+    data = torch.randn(2, 3)
+    assert torch.equal(run(graph, {"a": data})["y"], run(inner, {"x": -data})["out"])
+
+
+def test_users_list_a_node_once_for_each_use() -> None:
+    b = Builder()
+    x = b.input("x", F32)
+    y = b(Add(), x, x)
+    graph = b.finish({"y": y})
+    assert graph.users()[x] == [y.node, y.node]
+
+
+def test_macs_count_multiplications() -> None:
+    a, w = TensorType(DType.f32, (5, 2, 3)), TensorType(DType.f32, (3, 4))
+    assert Matmul().macs(a, w) == 5 * 2 * 3 * 4
+
+
+@pytest.mark.parametrize(
+    ("dtype", "low", "high"), [("i4", -8, 7), ("u8", 0, 255), ("i64", -(2**63), 2**63 - 1)]
+)
+def test_integer_ranges(dtype: str, low: int, high: int) -> None:
+    assert DType(dtype).range == (low, high)
+
+
+def test_four_bit_tensors_pack_two_elements_a_byte() -> None:
+    assert TensorType(DType.i4, (3, 3)).nbytes == 5
