@@ -25,7 +25,7 @@ from hardy.compiler.cost import Statistics, statistics
 from hardy.compiler.errors import HardyError, MismatchError, UsageError
 from hardy.compiler.interpret import run as run_reference
 from hardy.compiler.ir import Graph
-from hardy.compiler.rewrite import Ledger, recording
+from hardy.compiler.ledger import Ledger, recording
 from hardy.compiler.text import print_graph
 from hardy.compiler.tolerance import compare
 from hardy.compiler.types import TensorType
@@ -46,7 +46,8 @@ class Pass(ABC):
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
-        cls.name = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", cls.__name__).lower()
+        if "name" not in vars(cls):
+            cls.name = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", cls.__name__).lower()
 
     @abstractmethod
     def run(self, graph: Graph) -> Graph:

@@ -18,421 +18,20 @@ from __future__ import annotations
 
 import functools
 import inspect
-import itertools
-import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from contextvars import ContextVar
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, ClassVar
 
-import torch
-
 from hardy.compiler.errors import GraphError
-from hardy.compiler.ir import Builder, Constant, Graph, Input, Node, Op, Value
-from hardy.compiler.ops.elementwise import Add, And, Equal, Max, Min, Mul, Or, Xor
-from hardy.compiler.types import DType, TensorType
+from hardy.compiler.ir import Builder, Graph, Input, Node, Op, Value
+from hardy.compiler.ledger import Ledger, ledger
+from hardy.compiler.matching import Apply, Either, Match, Pattern, Search, Term, Variable
 
-COMMUTATIVE: frozenset[type[Op]] = frozenset({Add, Mul, Max, Min, Equal, And, Or, Xor})
+__all__ = ["Match", "Pattern", "Rule", "Term", "apply_rules", "count_uses", "explain"]
 
 # A rule set that still finds work after so many sweeps rewrites in circles.
 MAX_SWEEPS = 64
 MAX_REPEATS = 256
-
-
-# Counting
-
-
-@dataclass
-class Ledger:
-    """Counts rewrites by label. After `limit` of them none is allowed any more, which is how a bad
-    rewrite is found by bisection."""
-
-    limit: int | None = None
-    counts: dict[str, int] = field(default_factory=dict)
-    total: int = 0
-
-    def take(self, label: str) -> bool:
-        """Count one rewrite; False, counting nothing, where the limit is reached."""
-        if self.limit is not None and self.total >= self.limit:
-            return False
-        self.total += 1
-        self.counts[label] = self.counts.get(label, 0) + 1
-        return True
-
-
-_current: ContextVar[Ledger | None] = ContextVar("ledger", default=None)
-
-
-def ledger() -> Ledger:
-    """The ledger that rewrites are counted in here; outside `recording`, a new one without a limit."""
-    return _current.get() or Ledger()
-
-
-@contextmanager
-def recording(book: Ledger) -> Iterator[Ledger]:
-    """Rewrites made inside are counted in `book`."""
-    token = _current.set(book)
-    try:
-        yield book
-    finally:
-        _current.reset(token)
-
-
-# Patterns
-
-
-class Term(ABC):
-    """A part of a pattern: matches some values."""
-
-    # Terms that exclude most values are tried first.
-    rank: ClassVar[int] = 1
-
-    @abstractmethod
-    def match(self, search: Search, value: Value, rest: Goals) -> bool:
-        """Whether this term matches `value` and then `rest` can be solved."""
-
-
-Goals = tuple[Term, Value, "Goals"] | None
-
-
-@dataclass(frozen=True, eq=False)
-class Variable(Term):
-    """Any value; the same one wherever the variable occurs."""
-
-    name: str
-    rank: ClassVar[int] = 2
-
-    def match(self, search: Search, value: Value, rest: Goals) -> bool:
-        bound = search.values.get(self.name)
-        if bound is not None:
-            return bound == value and search.solve(rest) or (
-                bound != value and search.fail(f"{self.name} stands for two different values", value)
-            )
-        search.values[self.name] = value
-        if search.solve(rest):
-            return True
-        del search.values[self.name]
-        return False
-
-
-@dataclass(frozen=True, eq=False)
-class AnyConstant(Term):
-    """Any constant, under a name."""
-
-    name: str
-    rank: ClassVar[int] = 0
-
-    def match(self, search: Search, value: Value, rest: Goals) -> bool:
-        if not isinstance(value.node.op, Constant):
-            return search.fail(f"{self.name} must be a constant", value)
-        return Variable(self.name).match(search, value, rest)
-
-
-@dataclass(frozen=True, eq=False)
-class Scalar(Term):
-    """A constant of one element: of a given value within rounding, or any, captured under a name."""
-
-    value: float | None = None
-    name: str = ""
-    rank: ClassVar[int] = 0
-
-    def match(self, search: Search, value: Value, rest: Goals) -> bool:
-        literal = value.literal
-        if literal is None or literal.type.size != 1:
-            wanted = "a constant scalar" if self.value is None else f"the constant {self.value:g}"
-            return search.fail(f"expected {wanted}", value)
-        number = literal.item()
-        if self.value is not None and not same_number(number, self.value, literal.type.dtype):
-            return search.fail(f"expected the constant {self.value:g}, got {number:g}", value)
-        if not self.name:
-            return search.solve(rest)
-        return search.bind(self.name, float(number), value, rest)
-
-
-@dataclass(frozen=True, eq=False)
-class Capture:
-    """Stands for an attribute's value: takes it under a name where `predicate` holds."""
-
-    name: str
-    predicate: Callable[[Any], bool] | None = None
-
-
-@dataclass(frozen=True, eq=False)
-class Apply(Term):
-    """A node: one of some ops, with attributes, on operands.
-
-    An attribute matches a value by equality, a callable by its answer, a `Capture` always.
-    """
-
-    ops: tuple[type[Op], ...]
-    operands: tuple[Term, ...]
-    exactly: Op | None = None
-    attributes: Mapping[str, Any] = field(default_factory=dict)
-    name: str = ""
-    rank: ClassVar[int] = 1
-
-    def match(self, search: Search, value: Value, rest: Goals) -> bool:
-        known = search.terms.get(self)
-        if known is not None:
-            if known == value:
-                return search.solve(rest)
-            return search.fail(f"two different {self.describe()} where the pattern has one", value)
-        node = value.node
-        op = node.op
-        if type(op) not in self.ops:
-            return search.fail(f"expected {self.describe()}", value)
-        if value.index != 0:
-            return search.fail(f"expected the first result of {op.name}", value)
-        if self.exactly is not None and op != self.exactly:
-            return search.fail(f"expected {self.exactly}, got {op}", value)
-        if len(node.operands) != len(self.operands):
-            return search.fail(f"expected {len(self.operands)} operands", value)
-        if not self._keeps_shape(node):
-            return search.fail("the scalar changes the shape", value)
-        search.terms[self] = value
-        if search.bind_attributes(tuple(self.attributes.items()), value, lambda: self._operands(search, node, rest)):
-            return True
-        del search.terms[self]
-        return False
-
-    def _operands(self, search: Search, node: Node, rest: Goals) -> bool:
-        if search.solve(self._goals(node.operands, rest)):
-            return True
-        swaps = type(node.op) in COMMUTATIVE and node.operands[0] != node.operands[1]
-        return swaps and search.solve(self._goals(node.operands[::-1], rest))
-
-    def _goals(self, operands: Sequence[Value], rest: Goals) -> Goals:
-        for i in self._order:
-            rest = (self.operands[i], operands[i], rest)
-        return rest
-
-    @functools.cached_property
-    def _order(self) -> tuple[int, ...]:
-        """Operand positions, the most telling last, because goals are stacked."""
-        return tuple(sorted(range(len(self.operands)), key=lambda i: -self.operands[i].rank))
-
-    @functools.cached_property
-    def _has_scalar(self) -> bool:
-        return len(self.operands) > 1 and any(isinstance(t, Scalar) for t in self.operands)
-
-    def _keeps_shape(self, node: Node) -> bool:
-        """With a scalar for an operand, another operand must have the whole shape of the result."""
-        if not self._has_scalar:
-            return True
-        shape = node.types[0].shape
-        return any(v.type.shape == shape and (v.literal is None or not v.type.rank) for v in node.operands)
-
-    def describe(self) -> str:
-        return " or ".join(op.name for op in self.ops)
-
-
-@dataclass(frozen=True, eq=False)
-class Either(Term):
-    """The first of several terms that matches."""
-
-    terms: tuple[Term, ...]
-
-    def match(self, search: Search, value: Value, rest: Goals) -> bool:
-        return any(search.solve((term, value, rest)) for term in self.terms)
-
-
-Operand = Term | float
-
-
-class Pattern:
-    """Builds the terms of a pattern; stands where a graph's builder would."""
-
-    def __call__(
-        self, op: Op | type[Op] | tuple[type[Op], ...], *operands: Operand, name: str = "", **attributes: Any
-    ) -> Term:
-        """A node with one result. An op instance must match exactly; a class may state attributes."""
-        terms = tuple(map(self._term, operands))
-        if isinstance(op, Op):
-            return Apply((type(op),), terms, exactly=op, name=name)
-        return Apply(op if isinstance(op, tuple) else (op,), terms, attributes=attributes, name=name)
-
-    @staticmethod
-    def _term(operand: Operand) -> Term:
-        return operand if isinstance(operand, Term) else Scalar(float(operand))
-
-    def scalar(self, name: str) -> Term:
-        """Any constant of one element; `Match.attribute(name)` is its value."""
-        return Scalar(name=name)
-
-    def constant(self, name: str) -> Term:
-        """Any constant; `match[name]` is its value in the graph."""
-        return AnyConstant(name)
-
-    def attribute(self, name: str, predicate: Callable[[Any], bool] | None = None) -> Capture:
-        """Captures an attribute; `Match.attribute(name)` is its value."""
-        return Capture(name, predicate)
-
-    def either(self, *terms: Operand) -> Term:
-        """The first of several terms that matches."""
-        return Either(tuple(map(self._term, terms)))
-
-    def maybe(self, op: type[Op] | tuple[type[Op], ...], term: Operand, **attributes: Any) -> Term:
-        """`term`, with or without a unary op around it."""
-        return self.either(self(op, term, **attributes), term)
-
-    def product(self, *factors: Operand) -> Term:
-        """A product of these factors in any order and association."""
-        return self._chain(Mul, tuple(map(self._term, factors)))
-
-    def sum(self, *terms: Operand) -> Term:
-        """A sum of these terms in any order and association."""
-        return self._chain(Add, tuple(map(self._term, terms)))
-
-    def _chain(self, op: type[Op], terms: tuple[Term, ...]) -> Term:
-        if len(terms) == 1:
-            return terms[0]
-        if len(terms) == 2:
-            return Apply((op,), terms)
-        first, others = terms[0], terms[1:]
-        splits = []
-        for count in range(len(others)):
-            for chosen in itertools.combinations(range(len(others)), count):
-                left = (first, *[others[i] for i in chosen])
-                right = tuple(t for i, t in enumerate(others) if i not in chosen)
-                splits.append(Apply((op,), (self._chain(op, left), self._chain(op, right))))
-        return Either(tuple(splits))
-
-
-def same_number(a: float, b: float, dtype: DType) -> bool:
-    """Equal but for the rounding of constants in a file or in the type itself."""
-    if not dtype.is_float or a == b:
-        return a == b
-    near = max(4 * torch.finfo(dtype.torch).eps, 1e-8)
-    return math.isclose(a, b, rel_tol=near)
-
-
-# Matching
-
-
-class Search:
-    """One attempt to match: a depth-first search over the orders of commutative operands."""
-
-    def __init__(self, rule: Rule, root: Node, uses: Mapping[Value, int], explain: bool = False) -> None:
-        self.rule = rule
-        self.root = root
-        self.uses = uses
-        self.values: dict[str, Value] = {}
-        self.attributes: dict[str, Any] = {}
-        self.terms: dict[Apply, Value] = {}
-        self.explain = explain
-        self.deepest = (-1, "", root)
-        self.found: Match | None = None
-
-    def run(self, term: Term) -> Match | None:
-        return self.found if self.solve((term, Value(self.root, 0), None)) else None
-
-    def solve(self, goals: Goals) -> bool:
-        if goals is None:
-            return self._accept()
-        term, value, rest = goals
-        return term.match(self, value, rest)
-
-    def fail(self, reason: str, value: Value) -> bool:
-        if self.explain and len(self.terms) + len(self.values) > self.deepest[0]:
-            self.deepest = (len(self.terms) + len(self.values), reason, value.node)
-        return False
-
-    def bind(self, name: str, attribute: Any, value: Value, rest: Goals) -> bool:
-        return self.bind_attributes(((name, Capture(name)),), value, lambda: self.solve(rest), {name: attribute})
-
-    def bind_attributes(
-        self,
-        wanted: tuple[tuple[str, Any], ...],
-        value: Value,
-        then: Callable[[], bool],
-        given: Mapping[str, Any] | None = None,
-    ) -> bool:
-        """Check and capture attributes, then go on; undo what was captured where that fails."""
-        captured: list[str] = []
-        if self._check_attributes(wanted, value, given, captured) and then():
-            return True
-        for name in captured:
-            del self.attributes[name]
-        return False
-
-    def _check_attributes(
-        self,
-        wanted: tuple[tuple[str, Any], ...],
-        value: Value,
-        given: Mapping[str, Any] | None,
-        captured: list[str],
-    ) -> bool:
-        for key, expected in wanted:
-            actual = given[key] if given else getattr(value.node.op, key)
-            predicate = expected.predicate if isinstance(expected, Capture) else expected
-            if callable(predicate):
-                if not predicate(actual):
-                    return self.fail(f"{key}={actual!r} does not fit", value)
-            elif not isinstance(expected, Capture) and actual != expected:
-                return self.fail(f"expected {key}={expected!r}, got {actual!r}", value)
-            if isinstance(expected, Capture):
-                if expected.name not in self.attributes:
-                    self.attributes[expected.name] = actual
-                    captured.append(expected.name)
-                elif self.attributes[expected.name] != actual:
-                    before = self.attributes[expected.name]
-                    return self.fail(f"{expected.name} is both {before!r} and {actual!r}", value)
-        return True
-
-    def _accept(self) -> bool:
-        nodes = {v.node for v in self.terms.values()}
-        if not self.rule.shares:
-            inside: dict[Value, int] = {}
-            for node in nodes:
-                for v in node.operands:
-                    inside[v] = inside.get(v, 0) + 1
-            for node in nodes:
-                if node is self.root:
-                    continue
-                for v in node.values:
-                    if self.uses.get(v, 0) != inside.get(v, 0):
-                        return self.fail(f"the result of {node.op.name} is needed outside of the pattern", v)
-        match = Match(
-            self.root,
-            dict(self.values),
-            dict(self.attributes),
-            {t.name: v.node for t, v in self.terms.items() if t.name},
-        )
-        verdict = self.rule.check(match)
-        if verdict is not True:
-            return self.fail(verdict or "the rule's own check refuses", Value(self.root, 0))
-        self.found = match
-        return True
-
-
-@dataclass(frozen=True)
-class Match:
-    """What a pattern's names stand for. `root` is the node that gets replaced."""
-
-    root: Node
-    values: Mapping[str, Value]
-    attributes: Mapping[str, Any]
-    nodes: Mapping[str, Node]
-
-    def __getitem__(self, name: str) -> Value:
-        return self.values[name]
-
-    def attribute(self, name: str) -> Any:
-        """A captured attribute, or the number of a captured scalar."""
-        return self.attributes[name]
-
-    def number(self, name: str) -> float:
-        return float(self.attributes[name])
-
-    def node(self, name: str) -> Node:
-        """The node of the term that was given this `name`."""
-        return self.nodes[name]
-
-    @property
-    def type(self) -> TensorType:
-        return self.root.type
 
 
 class Rule(ABC):
@@ -467,7 +66,7 @@ class Rule(ABC):
         return _roots(self.term, self.label)
 
     def match(self, node: Node, uses: Mapping[Value, int]) -> Match | None:
-        return Search(self, node, uses).run(self.term)
+        return Search(node, uses, self.shares, self.check).run(self.term)
 
 
 def _roots(term: Term, label: str) -> tuple[type[Op], ...]:
@@ -491,15 +90,12 @@ def count_uses(graph: Graph) -> dict[Value, int]:
 
 def explain(rule: Rule, graph: Graph, node: Node) -> str:
     """Why the rule does not match at this node, from the attempt that got furthest; "" where it does."""
-    search = Search(rule, node, count_uses(graph), explain=True)
+    search = Search(node, count_uses(graph), rule.shares, rule.check, explain=True)
     if search.run(rule.term):
         return ""
     _, reason, at = search.deepest
     where = f"{at.op.name}{f' {at.name}' if at.name else ''}: {at.type}"
     return f"{rule.label}: {reason}, at {where}" + (f" ({at.source})" if at.source else "")
-
-
-# Driving
 
 
 def apply_rules(graph: Graph, rules: Iterable[Rule]) -> Graph:
@@ -569,9 +165,7 @@ class _Sweep:
             if len(new) != 1 or new[0].node is not self.nodes[-1] or new[0].index:
                 return True
             current = new[0].node
-        raise GraphError(
-            f"{rule.label} does not come to rest at {original.op.name}", where=original.source
-        )
+        raise GraphError(f"{rule.label} does not come to rest at {original.op.name}", where=original.source)
 
     def _first_match(self, node: Node) -> tuple[Rule, Match] | None:
         for rule in self.index.get(type(node.op), ()):

@@ -1,0 +1,45 @@
+"""Removes what computes nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from hardy.compiler.ir import Builder, Graph, Node, Value, transform
+from hardy.compiler.ledger import ledger
+from hardy.compiler.ops.shape import BroadcastTo
+from hardy.compiler.pipeline import Pass
+from hardy.compiler.rewrite import apply_rules
+from hardy.compiler.types import broadcast_shapes
+from hardy.passes.properties import broadcasts
+from hardy.passes.rules import arithmetic, shapes
+
+
+@dataclass(frozen=True)
+class Simplify(Pass):
+    """Apply the identities of arithmetic and shapes: x + 0, reshapes of reshapes, casts to the same
+    type, slices of concatenations, broadcasts that the next op does anyway, and the like."""
+
+    def run(self, graph: Graph) -> Graph:
+        graph = apply_rules(graph, arithmetic.RULES + shapes.RULES)
+        return drop_broadcasts(graph)
+
+
+def drop_broadcasts(graph: Graph) -> Graph:
+    """Elementwise ops broadcast by themselves: skip a broadcast_to before one if its shape results anyway."""
+    book = ledger()
+
+    def skip(b: Builder, node: Node, operands: tuple[Value, ...]) -> Sequence[Value] | None:
+        if not broadcasts(type(node.op)) or not any(isinstance(v.op, BroadcastTo) for v in operands):
+            return None
+        kept = list(operands)
+        for i, v in enumerate(operands):
+            if isinstance(v.op, BroadcastTo):
+                kept[i] = v.node.operands[0]
+                if broadcast_shapes(*[k.type.shape for k in kept]) != node.type.shape:
+                    kept[i] = v
+        if tuple(kept) == operands or not book.take("skip broadcast"):
+            return None
+        return (b(node.op, *kept, name=node.name),)
+
+    return transform(graph, skip)
