@@ -10,7 +10,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from importlib.metadata import entry_points
+from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
@@ -96,7 +96,11 @@ class Stage:
 
 
 class Loaded(Protocol):
-    """What a target sees of an artifact on disk, after hashes were checked."""
+    """What a target gets back of its `Package`, after hashes were checked, and the final graph.
+
+    `folder` holds the package's files by their relative paths; `manifest` is the package's section.
+    Constants of `graph` have data only where the target sets `keeps_graph_weights`.
+    """
 
     @property
     def folder(self) -> Path: ...
@@ -121,6 +125,8 @@ class Target(ABC):
     # The name of the entry point, and one line for `hardy targets`.
     kind: ClassVar[str]
     summary: ClassVar[str]
+    # Whether the artifact must hold the data of the graph's constants besides the package's weights.
+    keeps_graph_weights: ClassVar[bool] = False
 
     @classmethod
     @abstractmethod
@@ -161,37 +167,42 @@ class Target(ABC):
         return None
 
 
-def target_classes() -> dict[str, type[Target]]:
-    """Every installed target by kind; TargetError names one that cannot be imported."""
-    found: dict[str, type[Target]] = {}
+def installed_targets() -> dict[str, EntryPoint]:
+    """The declared targets by kind, not loaded yet; TargetError where two packages declare one."""
+    found: dict[str, EntryPoint] = {}
     for entry in entry_points(group=ENTRY_POINTS):
-        try:
-            loaded = entry.load()
-        except (ImportError, AttributeError) as error:
+        other = found.setdefault(entry.name, entry)
+        if other.value != entry.value:
             raise TargetError(
-                f"the target {entry.name!r} cannot be loaded: {error}",
-                where=entry.value,
-                hint="install what it needs, or uninstall the package that declares it",
-            ) from error
-        if not (isinstance(loaded, type) and issubclass(loaded, Target)):
-            raise TargetError(
-                f"the target {entry.name!r} is not a subclass of hardy.Target", where=entry.value
+                f"two packages declare a target {entry.name!r}", where=f"{other.value} and {entry.value}"
             )
-        if entry.name in found and found[entry.name] is not loaded:
-            raise TargetError(f"two packages declare a target {entry.name!r}", where=entry.value)
-        found[entry.name] = loaded
-    return found
+    return dict(sorted(found.items()))
+
+
+def load_target(entry: EntryPoint) -> type[Target]:
+    """The class that an entry names; TargetError where it cannot be imported or is no target."""
+    try:
+        loaded = entry.load()
+    except (ImportError, AttributeError) as error:
+        raise TargetError(
+            f"the target {entry.name!r} cannot be loaded: {error}",
+            where=entry.value,
+            hint="install what it needs, or uninstall the package that declares it",
+        ) from error
+    if not (isinstance(loaded, type) and issubclass(loaded, Target)):
+        raise TargetError(f"the target {entry.name!r} is not a subclass of hardy.Target", where=entry.value)
+    return loaded
 
 
 def find_target(name: str) -> Target:
-    """The target of this name; TargetError lists those installed."""
+    """The target of this name; TargetError lists those installed. No other target is loaded."""
     kind, _, argument = name.partition(":")
-    classes = target_classes()
-    if kind not in classes:
+    entries = installed_targets()
+    if kind not in entries:
         raise TargetError(
-            f"there is no target {kind!r}", hint=f"installed are {', '.join(sorted(classes)) or 'none'}"
+            f"there is no target {kind!r}", hint=f"installed are {', '.join(entries) or 'none'}"
         )
-    return classes[kind].create(argument)
+    return load_target(entries[kind]).create(argument)
 
 
 def refuse_unsupported(target: Target, graph: Graph) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -465,4 +466,9 @@ class Cast(Op):
         if self.saturate and self.dtype in (DType.f8e4m3, DType.f8e5m2):
             limits = torch.finfo(self.dtype.torch)
             x = wide(x).clamp(limits.min, limits.max)
-        return wide(x).to(self.dtype.torch) if x.dtype != self.dtype.torch else x
+        if x.dtype == self.dtype.torch:
+            return x
+        if self.dtype is DType.f8e4m3 and x.is_floating_point():
+            # torch saturates; what rounds beyond 448, whose upper neighbour is 480, is NaN.
+            x = torch.where(wide(x).abs() > 464, math.nan, wide(x))
+        return wide(x).to(self.dtype.torch)

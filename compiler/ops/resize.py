@@ -116,7 +116,7 @@ class Resize(Op):
         taps = first[:, None] + torch.arange(2 * radius)
         weights = self._kernel((taps - at[:, None]) / stretch)
         inside = (taps >= 0) & (taps < size)
-        if self.exclude_outside or self.antialias:
+        if self.exclude_outside:
             weights = torch.where(inside, weights, 0)
         weights = weights / weights.sum(1, keepdim=True)
         result = torch.zeros(len(at), size, dtype=torch.float64)

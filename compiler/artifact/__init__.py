@@ -1,0 +1,7 @@
+"""The on-disk form of a compiled model: a folder with a manifest, the graph, weights and target files."""
+
+from hardy.compiler.artifact.artifact import Artifact, load
+from hardy.compiler.artifact.built import Built
+from hardy.compiler.artifact.manifest import is_artifact
+
+__all__ = ["Artifact", "Built", "is_artifact", "load"]

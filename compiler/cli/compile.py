@@ -1,0 +1,110 @@
+"""`hardy compile`: a model to an artifact on disk."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from hardy.compiler.cli.options import (
+    Binds,
+    Debug,
+    Dims,
+    Json,
+    PassList,
+    Shapes,
+    allow_local_modules,
+    read_binding,
+)
+
+
+def compile(
+    model: Annotated[str, typer.Argument(help="An .onnx or .pt2 file, or package.module:function.")],
+    target: Annotated[str, typer.Option("--target", "-t", help="See `hardy targets`.")] = "cpu",
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="The artifact's folder.")] = None,
+    dim: Dims = None,
+    shape: Shapes = None,
+    bind: Binds = None,
+    passes: PassList = None,
+    dump: Annotated[
+        Path | None, typer.Option(help="A folder for the graph after each pass and each stage of lowering.")
+    ] = None,
+    stop_after: Annotated[
+        str | None, typer.Option(metavar="PASS", help="Stop after this pass and keep the graph as it stands.")
+    ] = None,
+    validate: Annotated[
+        bool, typer.Option("--validate", help="Compare outputs after every pass, and of the program.")
+    ] = False,
+    self_test: Annotated[
+        bool, typer.Option("--self-test/--no-self-test", help="Compare the import with the source model.")
+    ] = True,
+    keep_passes: Annotated[
+        bool, typer.Option("--keep-passes/--no-keep-passes", help="Keep the graph's text after each pass.")
+    ] = True,
+    keep_graph_weights: Annotated[
+        bool, typer.Option("--keep-graph-weights", help="Keep the data of the final graph's constants.")
+    ] = False,
+    json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Compile a model for a target and write the artifact."""
+    from hardy.compiler.cli.output import progress_bar
+    from hardy.compiler.driver import compile_model
+    from hardy.compiler.errors import UsageError
+
+    if out is None and dump is None:
+        raise UsageError(
+            "nothing would be kept", hint="give -o DIR for the artifact, or --dump DIR for the graphs"
+        )
+    allow_local_modules()
+    binding = read_binding(dim, shape, bind)
+    with progress_bar(json) as progress:
+        result = compile_model(
+            model,
+            None,
+            binding=binding,
+            target=target,
+            passes=passes,
+            out=out,
+            dump=dump,
+            stop_after=stop_after,
+            validate=validate,
+            self_test=self_test,
+            keep_passes=keep_passes,
+            keep_graph_weights=keep_graph_weights,
+            progress=progress,
+        )
+    _print(result, out, json)
+
+
+def _print(result: Any, out: Path | None, json: bool) -> None:
+    from hardy.compiler.cli.output import console, duration, print_json, size
+    from hardy.compiler.cli.tables import interface_table, pass_table, records_json, types_json
+
+    artifact = result.artifact
+    check = result.imported.check
+    records = records_json(result.passes)
+    if json:
+        print_json(
+            {
+                "artifact": None if out is None else str(out),
+                "digest": artifact.manifest.get("digest"),
+                "target": artifact.target_name,
+                "inputs": types_json(artifact.inputs),
+                "outputs": types_json(artifact.outputs),
+                "import": None if check is None else check.to_json(),
+                "passes": records,
+                "seconds": dict(result.seconds),
+            }
+        )
+        return
+    screen = console()
+    screen.print(interface_table(artifact.inputs, artifact.outputs))
+    screen.print(pass_table(records))
+    if check is not None:
+        screen.print(check.summary())
+    if out is not None:
+        stored = sum(f.stat().st_size for f in out.rglob("*") if f.is_file())
+        total = duration(sum(result.seconds.values()))
+        screen.print(f"{out}: {artifact.target_name}, {size(stored)}, compiled in {total}")

@@ -1,0 +1,204 @@
+"""`hardy inspect`: what a model or an artifact holds, and what each pass did to it."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from hardy.compiler.cli.options import (
+    Binds,
+    Debug,
+    Dims,
+    Json,
+    PassList,
+    Shapes,
+    allow_local_modules,
+    read_binding,
+)
+from hardy.compiler.errors import UsageError
+
+if TYPE_CHECKING:
+    from hardy.compiler.ir import Graph
+
+
+@dataclass(frozen=True)
+class Subject:
+    """What is looked at. `texts` holds the graph before the first and after each pass that changed it."""
+
+    title: str
+    graph: Graph
+    rows: Sequence[Mapping[str, Any]]
+    texts: Mapping[str, str]
+    about: Mapping[str, Any]
+
+
+def inspect(
+    subject: Annotated[
+        str, typer.Argument(metavar="MODEL|DIR", help="A model as for `compile`, or an artifact.")
+    ],
+    target: Annotated[
+        str,
+        typer.Option("--target", "-t", help="Whose passes to run on a model; `none` for the import alone."),
+    ] = "none",
+    pass_name: Annotated[
+        str | None, typer.Option("--pass", metavar="NAME", help="The graph before and after this pass.")
+    ] = None,
+    diff: Annotated[
+        bool, typer.Option("--diff", help="What changed, line by line: by --pass, or by all passes together.")
+    ] = False,
+    ir: Annotated[bool, typer.Option("--ir", help="The final graph as text.")] = False,
+    onnx: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Write the final graph as ONNX, for other viewers.")
+    ] = None,
+    dim: Dims = None,
+    shape: Shapes = None,
+    bind: Binds = None,
+    passes: PassList = None,
+    json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Show a model or an artifact: interface, ops, passes, and the graph before and after each pass."""
+    from hardy.compiler.artifact import is_artifact
+    from hardy.compiler.cli.output import print_json, progress_bar
+
+    if is_artifact(Path(subject)):
+        if dim or shape or bind or passes or target != "none":
+            raise UsageError("an artifact is compiled already: options of compilation do not apply to it")
+        found = _open(Path(subject))
+    else:
+        allow_local_modules()
+        with progress_bar(json) as progress:
+            found = _import(subject, target, passes, read_binding(dim, shape, bind), progress)
+    result: dict[str, Any] = {}
+    if onnx is not None:
+        from hardy.compiler.export_onnx import export
+
+        export(found.graph, onnx)
+        result["onnx"] = str(onnx)
+    if pass_name is not None or diff:
+        before, after = _around(found.texts, pass_name)
+        if diff:
+            result["diff"] = _diff(found.texts, before, after)
+        else:
+            result |= {"before": found.texts[before], "after": found.texts[after]}
+    elif ir:
+        from hardy.compiler.text import print_graph
+
+        result["ir"] = print_graph(found.graph)
+    if json:
+        print_json(_summary(found) | result)
+    else:
+        _print(found, result)
+
+
+def _open(path: Path) -> Subject:
+    from hardy.compiler.artifact import Artifact
+
+    artifact = Artifact.open(path)
+    manifest = artifact.manifest
+    about = {
+        "target": artifact.target_name,
+        "device": manifest["target"]["device"]["name"],
+        "model": manifest["model"],
+        "hardy": manifest["hardy"],
+        "digest": manifest["digest"],
+        "import": artifact.report["import"],
+    }
+    return Subject(str(path), artifact.graph, artifact.report["passes"], artifact.passes, about)
+
+
+def _import(subject: str, target: str, passes: str | None, binding: Any, progress: Any) -> Subject:
+    from hardy.compiler.driver import TextKeeper, plan_passes, run_passes
+    from hardy.compiler.models import import_model
+    from hardy.compiler.pass_list import resolve_passes
+    from hardy.targets.target import find_target
+
+    if progress:
+        progress("import the model", 0, 1)
+    imported = import_model(subject, None, binding, self_test=False)
+    if target == "none":
+        pipeline = resolve_passes(passes or (), ())
+    else:
+        pipeline = plan_passes(find_target(target), passes)
+    keeper = TextKeeper()
+    result = run_passes(imported.graph, pipeline, [keeper])
+    rows = [r.to_json() for r in result.records]
+    about = {"model": dict(imported.provenance)} | ({} if target == "none" else {"target": target})
+    return Subject(subject, result.graph, rows, keeper.texts, about)
+
+
+def _around(texts: Mapping[str, str], pass_name: str | None) -> tuple[str, str]:
+    """The files of the graph before and after a pass (or all of them); UsageError lists those there are."""
+    names = list(texts)
+    if not names:
+        raise UsageError(
+            "the artifact does not hold the graph after each pass", hint="compile with --keep-passes"
+        )
+    if pass_name is None:
+        return names[0], names[-1]
+    for i, name in enumerate(names[1:], start=1):
+        stem = name.removesuffix(".ir")
+        number, _, plain = stem.partition("-")
+        if pass_name in (stem, plain, number):
+            return names[i - 1], name
+    listing = ", ".join(n.removesuffix(".ir") for n in names[1:]) or "none"
+    raise UsageError(f"no pass {pass_name!r} changed the graph", hint=f"those that did: {listing}")
+
+
+def _diff(texts: Mapping[str, str], before: str, after: str) -> str:
+    lines = difflib.unified_diff(
+        texts[before].splitlines(), texts[after].splitlines(), before, after, lineterm="", n=1
+    )
+    return "\n".join(lines)
+
+
+def _summary(found: Subject) -> dict[str, Any]:
+    import dataclasses
+
+    from hardy.compiler.cli.tables import op_counts, types_json
+    from hardy.compiler.cost import statistics
+
+    return {
+        "subject": found.title,
+        **found.about,
+        "inputs": types_json(found.graph.input_types()),
+        "outputs": types_json(found.graph.output_types()),
+        "statistics": dataclasses.asdict(statistics(found.graph)),
+        "ops": dict(sorted(op_counts(found.graph).items())),
+        "passes": list(found.rows),
+    }
+
+
+def _print(found: Subject, result: Mapping[str, Any]) -> None:
+    import dataclasses
+
+    from hardy.compiler.cli.output import console
+    from hardy.compiler.cli.tables import interface_table, op_counts, op_table, pass_table, statistics_line
+    from hardy.compiler.cost import statistics
+
+    if "diff" in result:
+        print(result["diff"])
+        return
+    if "before" in result:
+        print(f"# before\n{result['before']}\n# after\n{result['after']}", end="")
+        return
+    if "ir" in result:
+        print(result["ir"], end="")
+        return
+    screen = console()
+    for key, value in found.about.items():
+        if value is not None:
+            text = ", ".join(f"{k} {v}" for k, v in value.items()) if isinstance(value, Mapping) else value
+            screen.print(f"{key}: {text}")
+    screen.print(interface_table(found.graph.input_types(), found.graph.output_types()))
+    screen.print(statistics_line(dataclasses.asdict(statistics(found.graph))))
+    screen.print(op_table(op_counts(found.graph)))
+    if found.rows:
+        screen.print(pass_table(found.rows))
+    if "onnx" in result:
+        screen.print(f"wrote {result['onnx']}")

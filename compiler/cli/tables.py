@@ -1,0 +1,91 @@
+"""The tables that `compile` and `inspect` share."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from hardy.compiler.cli.output import change, count, duration, size, table
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from hardy.compiler.ir import Graph
+    from hardy.compiler.types import TensorType
+
+
+def pass_table(rows: Sequence[Mapping[str, Any]]) -> Table:
+    """What each pass did, from records of a run or of an artifact's report (which have no times)."""
+    timed = any("seconds" in row for row in rows)
+    right = ("nodes", "parameters", "weights", "MACs", "time")
+    columns = ["pass", "nodes", "parameters", "weights", "MACs", "rewrites"] + ["time"] * timed
+    result = table(*columns, right=right)
+    for row in rows:
+        before, after = row["before"], row["after"]
+        rewrites = ", ".join(f"{name} {n}" for name, n in row["rewrites"].items())
+        notes = "; ".join(f"{k} {_figures(v)}" for k, v in row["notes"].items())
+        cells = [
+            row["name"],
+            change(before["nodes"], after["nodes"], lambda n: f"{n:,}"),
+            change(before["parameters"], after["parameters"]),
+            change(before["bytes"], after["bytes"], size),
+            change(before["macs"], after["macs"]),
+            "; ".join(filter(None, [rewrites, notes])),
+        ]
+        result.add_row(*cells, *([duration(row["seconds"])] if timed else []))
+    return result
+
+
+def _figures(value: Any) -> str:
+    if isinstance(value, Mapping):
+        return ", ".join(f"{k} {_figures(v)}" for k, v in value.items())
+    return f"{value:.3g}" if isinstance(value, float) else str(value)
+
+
+def interface_table(inputs: Mapping[str, TensorType], outputs: Mapping[str, TensorType]) -> Table:
+    result = table("", "name", "type")
+    for side, types in (("input", inputs), ("output", outputs)):
+        for name, t in types.items():
+            result.add_row(side, name, str(t))
+    return result
+
+
+def op_counts(graph: Graph) -> Counter[str]:
+    """How often each op occurs, inside groups too; inputs and constants left out."""
+    from hardy.compiler.ir import Constant, Graph, Input
+
+    counts: Counter[str] = Counter()
+    pending: list[Graph] = [graph]
+    while pending:
+        for node in pending.pop().nodes:
+            if isinstance(node.op, Input | Constant):
+                continue
+            bodies = [a for a in vars(node.op).values() if isinstance(a, Graph)]
+            pending += bodies
+            kind = getattr(node.op, "kind", "")
+            counts[f"{node.op.name} ({kind})" if bodies and kind else node.op.name] += 1
+    return counts
+
+
+def op_table(counts: Mapping[str, int]) -> Table:
+    result = table("op", "nodes", right=("nodes",))
+    for name, n in sorted(counts.items(), key=lambda item: (-item[1], item[0])):
+        result.add_row(name, f"{n:,}")
+    return result
+
+
+def statistics_line(figures: Mapping[str, int]) -> str:
+    """Sizes of a graph in one line."""
+    return (
+        f"{figures['nodes']:,} nodes, {count(figures['parameters'])} parameters "
+        f"({size(figures['bytes'])}), {count(figures['macs'])} MACs"
+    )
+
+
+def types_json(types: Mapping[str, TensorType]) -> dict[str, str]:
+    return {name: str(t) for name, t in types.items()}
+
+
+def records_json(records: Iterable[Any]) -> list[dict[str, Any]]:
+    return [r.to_json() for r in records]

@@ -1,0 +1,215 @@
+"""The code of a matrix product's tiles, and the order in which they go through K.
+
+A long K is cut into chunks, so that a chunk of one weight panel stays in the first-level cache while every tile
+of the block uses it; between chunks the accumulators wait in the workspace.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+
+from tvm import tirx
+
+from hardy.targets.cpu.kernels import emit
+from hardy.targets.cpu.kernels.dot import Dot
+from hardy.targets.cpu.kernels.emit import Buffer, Code, Expr, Register
+from hardy.targets.cpu.kernels.kernel import Output
+
+CHUNK_BYTES = 24 << 10  # of a weight panel, half of a first-level cache
+
+
+@dataclass(frozen=True, slots=True)
+class Reduction:
+    """The loops over K, outermost first: (extent, step of the index into x). One step is one dot-product group.
+
+    The innermost loop goes over neighbouring elements. `part` is the number of its steps in a chunk; zero
+    means that the tiles go through K at once.
+    """
+
+    loops: tuple[tuple[int, int], ...]
+    part: int = 0
+
+    @property
+    def steps(self) -> int:
+        total = 1
+        for extent, _ in self.loops:
+            total *= extent
+        return total
+
+
+def chunked(loops: tuple[tuple[int, int], ...], step_bytes: int) -> Reduction:
+    """Cuts a reduction into chunks when its panel, of `step_bytes` a step, is too large for the cache."""
+    whole = Reduction(loops)
+    run = loops[-1][0]
+    most = max(1, CHUNK_BYTES // step_bytes)
+    if whole.steps <= 2 * most:
+        return whole
+    parts = -(-run // most)
+    return Reduction(loops, -(-run // parts))
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """One chunk inside its loops: where x and the panel begin, its loops, and whether it is first or last."""
+
+    x_offset: Expr
+    step: Expr
+    loops: tuple[tuple[Expr, int], ...]
+    first: Expr
+    last: Expr
+
+
+@contextmanager
+def chunks(code: Code, reduction: Reduction) -> Iterator[Chunk]:
+    """The loops over the chunks. `first` and `last` are True where there is only one."""
+    if not reduction.part:
+        yield Chunk(0, 0, reduction.loops, True, True)
+        return
+    *outer, (run, stride) = reduction.loops
+    parts = -(-run // reduction.part)
+    with ExitStack() as stack:
+        x_offset: Expr = 0
+        index: Expr = 0
+        for extent, step in outer:
+            i = stack.enter_context(code.loop(extent, "chunk"))
+            x_offset, index = x_offset + i * step, index * extent + i
+        p = stack.enter_context(code.loop(parts, "part"))
+        done = p * reduction.part
+        steps = reduction.part if run % reduction.part == 0 else emit.minimum(reduction.part, run - done)
+        count = reduction.steps // run * parts
+        number = code.let(index * parts + p, "number")
+        yield Chunk(
+            x_offset + done * stride, index * run + done, ((code.let(steps), stride),), number < 1, number > count - 2
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Product:
+    """What all tiles of a product share. `columns` are the output channels of a group of channels."""
+
+    code: Code
+    dot: Dot
+    x: Buffer
+    w: Buffer
+    bias: Buffer | None
+    output: Output
+    k: int
+    columns: int
+    partial: Buffer | None = None
+
+    def tile(
+        self,
+        chunk: Chunk,
+        x_at: Sequence[Expr],
+        y_at: Sequence[Expr],
+        lanes: Sequence[int],
+        *,
+        column: Expr,
+        channel: Expr,
+        w_at: Expr = 0,
+        partial_at: Expr = 0,
+    ) -> None:
+        """One tile's share of a chunk: rows begin in x at `x_at`, their outputs at `y_at`.
+
+        `column` is the panel's first column in the group whose packed weight begins at `w_at`, `channel` its
+        place among all channels. `partial_at` is where the accumulators wait.
+        """
+        code = self.code
+        tile = [[code.register(self.dot.acc_dtype, n) for n in lanes] for _ in x_at]
+
+        def begin() -> None:
+            start = self._start(column, channel, w_at, lanes)
+            for row in tile:
+                for register, value in zip(row, start, strict=True):
+                    register.set(value)
+
+        def finish() -> None:
+            for row, at in zip(tile, y_at, strict=True):
+                offset = 0
+                for register, n in zip(row, lanes, strict=True):
+                    self.output.store(at + offset, channel + offset, register.get())
+                    offset += n
+
+        waiting = list(_places(tile, lanes, partial_at))
+
+        def resume() -> None:
+            for register, at, n in waiting:
+                register.set(code.load(self.partial, at, n))
+
+        def pause() -> None:
+            for register, at, _ in waiting:
+                code.store(self.partial, at, register.get())
+
+        code.choose(chunk.first, begin, resume)
+        x_at = [at + chunk.x_offset for at in x_at]
+        panel_at = code.let(w_at + column * self.k + chunk.step * (sum(lanes) * self.dot.group))
+        accumulate(code, self.dot, self.x, x_at, self.w, panel_at, lanes, chunk.loops, tile)
+        code.choose(chunk.last, finish, pause)
+
+    def _start(self, column: Expr, channel: Expr, w_at: Expr, lanes: Sequence[int]) -> list[Expr]:
+        """What a panel's accumulators start from: the bias and the correction for a shifted x."""
+        values = []
+        for n in lanes:
+            value = emit.const(0, self.dot.acc_dtype, n)
+            if self.bias is not None:
+                value = self.code.load(self.bias, channel, n)
+            if self.dot.shift:
+                at = w_at + self.columns * self.k + column * 4
+                correction = tirx.reinterpret(emit.vector("int32", n), emit.load(self.w, at, 4 * n))
+                value = self.code.let(value + correction)
+            values.append(value)
+            channel, column = channel + n, column + n
+        return values
+
+
+def _places(tile: list[list[Register]], lanes: Sequence[int], at: Expr) -> Iterator[tuple[Register, Expr, int]]:
+    """Every accumulator with its place in the workspace and its lanes."""
+    offset = 0
+    for row in tile:
+        for register, n in zip(row, lanes, strict=True):
+            yield register, at + offset, n
+            offset += n
+
+
+def accumulate(
+    code: Code,
+    dot: Dot,
+    x: Buffer,
+    x_at: Sequence[Expr],
+    w: Buffer,
+    w_at: Expr,
+    lanes: Sequence[int],
+    loops: Sequence[tuple[Expr, int]],
+    tile: list[list[Register]],
+) -> None:
+    """Adds to a tile's accumulators, [row][vector], the products of the steps of `loops`.
+
+    `x_at` are the elements of x where each row begins, `w_at` the element where the panel begins.
+    """
+    width = sum(lanes) * dot.group
+
+    def step(x_offset: Expr, w_offset: Expr) -> None:
+        vectors = []
+        column = 0
+        for n in lanes:
+            vectors.append(code.let(dot.load_w(w, w_offset + column * dot.group, n)))
+            column += n
+        for row, at in zip(tile, x_at, strict=True):
+            value = code.let(dot.load_x(x, at + x_offset))
+            spread: dict[int, Expr] = {}
+            for register, weights, n in zip(row, vectors, lanes, strict=True):
+                if n not in spread:
+                    spread[n] = code.let(dot.spread(value, n))
+                register.set(dot.accumulate(register.get(), spread[n], weights))
+
+    def nest(depth: int, x_offset: Expr, index: Expr) -> None:
+        if depth == len(loops):
+            step(x_offset, w_at + index * width)
+            return
+        extent, stride = loops[depth]
+        with code.loop(extent, f"k{depth}") as k:
+            nest(depth + 1, x_offset + k * stride, index * extent + k)
+
+    nest(0, 0, 0)

@@ -1,0 +1,1 @@
+"""Lowering: nodes and groups of the graph to kernels and calls."""

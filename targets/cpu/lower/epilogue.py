@@ -1,0 +1,118 @@
+"""Fits what follows a kernel's anchor into the kernel's epilogue: elementwise work on results in registers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from hardy.compiler.ir import Node, Value
+from hardy.compiler.ops.shape import BroadcastTo, Reshape
+from hardy.targets.cpu.kernels import emit
+from hardy.targets.cpu.kernels.emit import Expr
+from hardy.targets.cpu.kernels.kernel import Epilogue, EpilogueOperand
+from hardy.targets.cpu.lower import arith, scalar
+from hardy.targets.cpu.lower.cluster import Cluster, is_immediate
+from hardy.targets.cpu.lower.movement import SOURCES
+from hardy.targets.cpu.program import KernelFunction, Ref
+from hardy.targets.cpu.select import Selector
+
+Kind = Literal["full", "channel", "scalar"]
+
+
+@dataclass(frozen=True)
+class Tail:
+    """The epilogue of a cluster and the cluster's inputs that are its operands, in order."""
+
+    epilogue: Epilogue
+    operands: tuple[Value, ...]
+
+
+def tail_of(cluster: Cluster, anchor: Node, own: Sequence[Value]) -> Tail | None:
+    """What follows the anchor as an epilogue; None where it does not fit.
+
+    `own` are the operands that the kernel reads itself. The accumulator is the anchor's result in its compute
+    type. Every other node must be elementwise over values of the result's shape, vectors along its last axis
+    and single elements.
+    """
+    result = anchor.values[0]
+    if len(cluster.outputs) != 1 or cluster.outputs[0].type.shape != result.type.shape:
+        return None
+    shape = result.type.shape
+    rest = [n for n in cluster.nodes if n is not anchor]
+    used = dict.fromkeys(v for n in rest for v in n.operands if not is_immediate(v))
+    given = [v for v in used if v in cluster.inputs]
+    if any(v.node in set(rest) for v in own) or any(scalar.needs_library(n) for n in rest):
+        return None
+    kinds: dict[Value, Kind] = {}
+    for value in (*given, *(v for n in rest for v in n.values)):
+        kind = _kind(value.type.shape, shape)
+        if kind is None:
+            return None
+        kinds[value] = kind
+    if not all(_fits(n, kinds) for n in rest) or kinds.get(cluster.outputs[0], "full") != "full":
+        return None
+    operands = tuple(EpilogueOperand(arith.STORAGE[v.type.dtype], kinds[v]) for v in given)
+
+    def apply(acc: Expr, loaded: Sequence[Expr]) -> Expr:
+        lanes = emit.lanes_of(acc)
+        known = {v: arith.from_storage(x, v.type.dtype) for v, x in zip(given, loaded, strict=True)}
+        known[result] = acc
+        code = emit.current()
+        assert code is not None
+        for node in rest:
+            args = [_immediate(v, lanes) if is_immediate(v) else known[v] for v in node.operands]
+            rule = scalar.rule_for(node)
+            value = args[0] if rule is None else rule(node.op, node.operands[0].type.dtype, args)
+            known[node.values[0]] = code.hold(value)
+        (output,) = cluster.outputs
+        return arith.to_storage(known[output], output.type.dtype)
+
+    dtype = arith.STORAGE[cluster.outputs[0].type.dtype]
+    return Tail(Epilogue(operands, apply, dtype), tuple(given))
+
+
+def _kind(shape: Sequence[int], full: Sequence[int]) -> Kind | None:
+    size = 1
+    for n in shape:
+        size *= n
+    if size == 1:
+        return "scalar"
+    if tuple(shape) == tuple(full):
+        return "full"
+    if full and size == full[-1] and shape[-1] == full[-1]:
+        return "channel"
+    # A vector on its way to the last axis has to be a plain vector.
+    return None
+
+
+def _fits(node: Node, kinds: dict[Value, Kind]) -> bool:
+    if isinstance(node.op, Reshape | BroadcastTo):
+        (x,) = node.operands
+        return kinds.get(x) == kinds[node.values[0]]
+    return type(node.op) not in SOURCES and scalar.rule_for(node) is not None
+
+
+def _immediate(value: Value, lanes: int) -> Expr:
+    literal = value.literal
+    assert literal is not None
+    return arith.immediate(literal, lanes)
+
+
+def in_place_pairs(names: Sequence[str], tail: Tail, extra: int) -> tuple[tuple[int, int], ...]:
+    """The full operands that the output may overwrite: (parameter read, parameter written)."""
+    output = names.index("output")
+    width = arith.BYTES[tail.epilogue.dtype]
+    return tuple(
+        (extra + i, output)
+        for i, operand in enumerate(tail.epilogue.operands)
+        if operand.kind == "full" and arith.BYTES[operand.dtype] == width
+    )
+
+
+def call_with_tail(
+    selector: Selector, kernel: KernelFunction, cluster: Cluster, tail: Tail, reads: Sequence[Ref]
+) -> None:
+    """Append the call: the kernel's own reads, the epilogue's operands, the result."""
+    operands = [selector.source(cluster.actual.get(v, v)) for v in tail.operands]
+    selector.call(kernel, [*reads, *operands], [selector.target(v) for v in cluster.results])

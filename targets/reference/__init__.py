@@ -1,0 +1,1 @@
+"""The target that runs graphs with the ops' own definitions."""
