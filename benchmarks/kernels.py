@@ -1,10 +1,10 @@
-"""Times every kernel at the shapes of ResNet-50, MobileNetV2 and MiniLM beside oneDNN (torch) and onnxruntime.
+"""Times kernels at the shapes of ResNet-50, MobileNetV2 and MiniLM beside oneDNN (torch) and onnxruntime.
 
     python -m benchmarks.kernels [--isa avx512] [--only resnet] [--seconds 0.3]
 
-One thread, calls interleaved in one process; a ratio is the peer's median time over ours, so above 1 means that
-ours is faster. Peers get constant weights, packed beforehand where their interface allows it; onnxruntime's convolutions
-reorder their input and output, because the model holds one node.
+One thread, calls interleaved in one process, processor time; a ratio is the peer's median time over ours, so
+above 1 means that ours is faster. Peers get constant weights, packed beforehand where their interface allows
+it; onnxruntime's convolutions reorder their input and output, because the model holds one node.
 """
 
 from __future__ import annotations
@@ -87,7 +87,9 @@ def onnx_call(op: str, x: Array, constants: list[Array], **attributes: Any) -> C
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1
-    session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    session = onnxruntime.InferenceSession(
+        model.SerializeToString(), options, providers=["CPUExecutionProvider"]
+    )
     binding = session.io_binding()
     binding.bind_cpu_input("x", x)
     binding.bind_output("y")
@@ -100,7 +102,9 @@ def conv_case(name: str, s: Conv, isa: Isa) -> Case:
     kernel = conv2d(s, isa, bias=True)
     peers = conv_peers(x, w, b, s.stride[0], s.pads[0], s.groups)
     shape = (1, s.out_h, s.out_w, s.out_channels)
-    return Case(name, kernel, (x, aligned(kernel.pack(w)), b), shape, "float32", peers, 2 * np.prod(shape) * w[0].size)
+    return Case(
+        name, kernel, (x, aligned(kernel.pack(w)), b), shape, "float32", peers, 2 * np.prod(shape) * w[0].size
+    )
 
 
 def depthwise_case(name: str, s: Window, isa: Isa) -> Case:
@@ -109,7 +113,9 @@ def depthwise_case(name: str, s: Window, isa: Isa) -> Case:
     kernel = depthwise(s, isa, bias=True)
     peers = conv_peers(x, w, b, s.stride[0], s.pads[0], s.channels)
     shape = (1, s.out_h, s.out_w, s.channels)
-    return Case(name, kernel, (x, aligned(kernel.pack(w)), b), shape, "float32", peers, 2 * np.prod(shape) * w[0].size)
+    return Case(
+        name, kernel, (x, aligned(kernel.pack(w)), b), shape, "float32", peers, 2 * np.prod(shape) * w[0].size
+    )
 
 
 def conv_peers(x: Array, w: Array, b: Array, stride: int, pad: int, groups: int) -> dict[str, Call]:
@@ -176,8 +182,8 @@ MOBILENET_POINTWISE = [
 ]  # fmt: skip
 # (size, channels, stride)
 MOBILENET_DEPTHWISE = [
-    (112, 32, 1), (112, 96, 2), (56, 144, 1), (56, 144, 2), (28, 192, 1), (28, 192, 2), (14, 384, 1), (14, 576, 1),
-    (14, 576, 2), (7, 960, 1),
+    (112, 32, 1), (112, 96, 2), (56, 144, 1), (56, 144, 2), (28, 192, 1), (28, 192, 2), (14, 384, 1),
+    (14, 576, 1), (14, 576, 2), (7, 960, 1),
 ]  # fmt: skip
 
 
@@ -192,7 +198,15 @@ def resnet(isa: Isa) -> Iterator[Case]:
     t = torch.from_numpy(x).permute(0, 3, 1, 2)
     window = Window(1, 112, 112, 64, (3, 3), (2, 2), (1, 1, 1, 1))
     peers = {"onednn": lambda: F.max_pool2d(t, 3, 2, 1)}
-    yield Case("max pool 3x3/2 112 64", pool2d(window, "max", isa), (x,), (1, 56, 56, 64), "float32", peers, 56**2 * 576)
+    yield Case(
+        "max pool 3x3/2 112 64",
+        pool2d(window, "max", isa),
+        (x,),
+        (1, 56, 56, 64),
+        "float32",
+        peers,
+        56**2 * 576,
+    )
     y = normal(1, 49, 2048)
     u = torch.from_numpy(y)
     yield Case(
@@ -237,28 +251,48 @@ def minilm(isa: Isa) -> Iterator[Case]:
     yield Case("attention p v", mix, (p, k_), (tokens, heads, depth), "float32", peers, operations)
     flat = p.reshape(-1, tokens)
     peers = {"onednn": lambda: torch.softmax(tp, -1), "ort": onnx_call("Softmax", flat, [], axis=-1)}
-    yield Case("softmax 1536x128", softmax(*flat.shape, isa), (flat,), flat.shape, "float32", peers, flat.size)
+    yield Case(
+        "softmax 1536x128", softmax(*flat.shape, isa), (flat,), flat.shape, "float32", peers, flat.size
+    )
     x, gamma, beta = normal(128, 384), normal(384), normal(384)
     tx = torch.from_numpy(x)
     peers = {
         "onednn": lambda: F.layer_norm(tx, (384,)),
         "ort": onnx_call("LayerNormalization", x, [gamma, beta], axis=-1),
     }
-    yield Case("layer norm 128x384", layer_norm(128, 384, isa, eps=1e-5), (x,), x.shape, "float32", peers, x.size)
+    yield Case(
+        "layer norm 128x384", layer_norm(128, 384, isa, eps=1e-5), (x,), x.shape, "float32", peers, x.size
+    )
     wide = normal(128, 1536)
     tw = torch.from_numpy(wide)
     for name, peer in (("gelu", F.gelu), ("tanh", torch.tanh), ("sigmoid", torch.sigmoid)):
-        epilogue = Epilogue(apply=lambda acc, _, f=getattr(math, name): f(acc))
+        function = getattr(math, name)
+        epilogue = Epilogue(apply=lambda acc, _, f=function: f(acc))
         kernel = elementwise(128, 1536, isa, epilogue=epilogue)
         peers = {"onednn": lambda f=peer: f(tw)}
         yield Case(f"{name} 128x1536", kernel, (wide,), wide.shape, "float32", peers, wide.size)
 
 
 def integers(isa: Isa) -> Iterator[Case]:
-    for m, n, k in ((128, 384, 384), (128, 1536, 384), (128, 384, 1536), (128, 768, 3072), (3136, 64, 256), (196, 1024, 256)):
+    for m, n, k in (
+        (128, 384, 384),
+        (128, 1536, 384),
+        (128, 384, 1536),
+        (128, 768, 3072),
+        (3136, 64, 256),
+        (196, 1024, 256),
+    ):
         yield integer_case(f"u8 matmul {m}x{n}x{k}", m, n, k, isa)
-    for size, c, o, k, stride in ((224, 3, 64, 7, 2), (56, 64, 64, 3, 1), (28, 128, 128, 3, 1), (14, 256, 256, 3, 1), (7, 512, 512, 3, 1)):
-        yield integer_conv_case(f"u8 conv {k}x{k}/{stride} {size} {c}->{o}", square(size, c, o, k, stride), isa)
+    for size, c, o, k, stride in (
+        (224, 3, 64, 7, 2),
+        (56, 64, 64, 3, 1),
+        (28, 128, 128, 3, 1),
+        (14, 256, 256, 3, 1),
+        (7, 512, 512, 3, 1),
+    ):
+        yield integer_conv_case(
+            f"u8 conv {k}x{k}/{stride} {size} {c}->{o}", square(size, c, o, k, stride), isa
+        )
 
 
 GROUPS = {"resnet": resnet, "mobilenet": mobilenet, "minilm": minilm, "integers": integers}
@@ -271,14 +305,16 @@ def measure(calls: list[Call], seconds: float) -> list[float]:
     while time.perf_counter() < end or len(times[0]) < 7:
         for call, into in zip(calls, times, strict=True):
             call()
-            start = time.perf_counter()
+            start = time.thread_time()
             call()
-            into.append(time.perf_counter() - start)
+            into.append(time.thread_time() - start)
     return [float(np.median(t)) for t in times]
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--isa", default=host().name)
     parser.add_argument("--only", default="", help="part of a group's or a case's name")
     parser.add_argument("--seconds", type=float, default=0.2, help="for each case")
@@ -295,7 +331,10 @@ def main() -> None:
             ours = function.bind(*case.inputs, aligned(np.zeros(case.shape, case.dtype)))
             first, *others = measure([ours, *case.peers.values()], options.seconds)
             ratios = "  ".join(f"{p} {t / first:5.2f}" for p, t in zip(case.peers, others, strict=True))
-            print(f"{case.name:30} {first * 1e6:8.1f} us {case.operations / first / 1e9:7.1f} Gop/s   {ratios}", flush=True)
+            print(
+                f"{case.name:30} {first * 1e6:8.1f} us {case.operations / first / 1e9:7.1f} Gop/s   {ratios}",
+                flush=True,
+            )
             total["ours"] += first
         print(f"{'sum':30} {total['ours'] * 1e6:8.1f} us")
 

@@ -2,51 +2,56 @@
 
 from __future__ import annotations
 
-import io
 import logging
+import tempfile
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from pathlib import Path
 
 import onnxruntime
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 import hardy
 
 Call = Callable[[], object]
+Inputs = tuple[Tensor, ...] | Mapping[str, Tensor]
 
 
-def to_onnx(module: nn.Module, inputs: tuple[torch.Tensor, ...]) -> bytes:
-    """The module as an ONNX file, by torch's own exporter."""
-    buffer = io.BytesIO()
+def export_onnx(module: nn.Module, inputs: Inputs, path: Path) -> None:
+    """Write the module as an ONNX file, by torch's own exporter."""
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)
+    args, kwargs = ((), dict(inputs)) if isinstance(inputs, Mapping) else (inputs, None)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        program = torch.onnx.export(module, inputs, dynamo=True, verbose=False)
-        assert program is not None
-        program.save(buffer)
-    return buffer.getvalue()
+        torch.onnx.export(module, args, path, kwargs=kwargs, dynamo=True, verbose=False)
 
 
-def torch_eager(module: nn.Module, inputs: tuple[torch.Tensor, ...]) -> Call:
+def tensors(inputs: Inputs) -> tuple[Tensor, ...]:
+    return tuple(inputs.values()) if isinstance(inputs, Mapping) else tuple(inputs)
+
+
+def torch_eager(module: nn.Module, inputs: Inputs) -> Call:
     def call() -> object:
         with torch.inference_mode():
-            return module(*inputs)
+            return module(**inputs) if isinstance(inputs, Mapping) else module(*inputs)
 
     return call
 
 
-def onnx_runtime(module: nn.Module, inputs: tuple[torch.Tensor, ...], threads: int) -> Call:
+def onnx_runtime(module: nn.Module, inputs: Inputs, threads: int) -> Call:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
-    session = onnxruntime.InferenceSession(
-        to_onnx(module, inputs), options, providers=["CPUExecutionProvider"]
-    )
-    feed = {i.name: x.numpy() for i, x in zip(session.get_inputs(), inputs, strict=True)}
+    options.log_severity_level = 3
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "model.onnx"
+        export_onnx(module, inputs, path)
+        session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    feed = {i.name: x.numpy() for i, x in zip(session.get_inputs(), tensors(inputs), strict=True)}
     return lambda: session.run(None, feed)
 
 
-def compiled(artifact: hardy.Artifact, inputs: tuple[torch.Tensor, ...]) -> Call:
-    named = dict(zip(artifact.graph.input_names, inputs, strict=True))
-    return lambda: artifact.run(named)
+def compiled(artifact: hardy.Artifact, inputs: Inputs) -> Call:
+    runner, given = artifact.prepare(), tensors(inputs)
+    return lambda: runner.run(given)

@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 FORMS = "a torch module, an exported program, a graph, an .onnx or .pt2 file, or package.module:function"
 
 
+TorchModel = torch.nn.Module | torch.export.ExportedProgram
+
+
 @dataclass(frozen=True)
 class Binding:
     """Values for what a model leaves free: sizes of named dimensions, whole input shapes, and
@@ -114,7 +117,7 @@ def _is_onnx(model: object) -> bool:
     return kind.__name__ == "ModelProto" and kind.__module__.startswith("onnx")
 
 
-def _call(text: str) -> tuple[object, object]:
+def _call(text: str) -> tuple[TorchModel, object]:
     """What `package.module:function` returns: the model and its example inputs."""
     module_name, _, function_name = text.partition(":")
     try:
@@ -156,7 +159,7 @@ def _file_facts(path: Path) -> dict[str, str]:
         return {"file": path.name, "sha256": hashlib.file_digest(file, "sha256").hexdigest()}
 
 
-def _from_torch(model: object, inputs: object, dims: Mapping[str, int], self_test: bool) -> Imported:
+def _from_torch(model: TorchModel, inputs: object, dims: Mapping[str, int], self_test: bool) -> Imported:
     from hardy.compiler.frontends.torch import trace as trace_torch
 
     if isinstance(model, torch.nn.Module) and inputs is None:

@@ -23,9 +23,19 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, ClassVar
 
 from hardy.compiler.errors import GraphError
-from hardy.compiler.ir import Builder, Graph, Input, Node, Op, Value
+from hardy.compiler.ir import Builder, Constant, Graph, Input, Node, Op, Value
 from hardy.compiler.ledger import Ledger, ledger
-from hardy.compiler.matching import Apply, Either, Match, Pattern, Search, Term, Variable
+from hardy.compiler.matching import (
+    AnyConstant,
+    Apply,
+    Either,
+    Match,
+    Pattern,
+    Scalar,
+    Search,
+    Term,
+    Variable,
+)
 
 __all__ = ["Match", "Pattern", "Rule", "Term", "apply_rules", "count_uses", "explain"]
 
@@ -65,6 +75,10 @@ class Rule(ABC):
         """The ops that the root can be."""
         return _roots(self.term, self.label)
 
+    def needs(self, op: type[Op]) -> Needs:
+        """What the operands of a root of this op must be for the rule to have a chance."""
+        return _needs(self.term, op)
+
     def match(self, node: Node, uses: Mapping[Value, int]) -> Match | None:
         return Search(node, uses, self.shares, self.check).run(self.term)
 
@@ -75,6 +89,31 @@ def _roots(term: Term, label: str) -> tuple[type[Op], ...]:
     if isinstance(term, Either):
         return tuple(op for t in term.terms for op in _roots(t, label))
     raise GraphError(f"the pattern of {label} has no op at its root")
+
+
+# Ways to match; for each, the ops of which one operand must be, for every telling operand.
+Needs = tuple[tuple[frozenset[type[Op]], ...], ...]
+
+
+def _needs(term: Term, op: type[Op]) -> Needs:
+    if isinstance(term, Either):
+        return tuple(way for t in term.terms for way in _needs(t, op))
+    assert isinstance(term, Apply)
+    if op not in term.ops:
+        return ()
+    return (tuple(ops for t in term.operands or () if (ops := _ops_of(t))),)
+
+
+def _ops_of(term: Term) -> frozenset[type[Op]]:
+    """The ops whose results a term can match; empty for any."""
+    if isinstance(term, Apply):
+        return frozenset(term.ops)
+    if isinstance(term, Scalar | AnyConstant):
+        return frozenset((Constant,))
+    if isinstance(term, Either):
+        parts = [_ops_of(t) for t in term.terms]
+        return frozenset().union(*parts) if all(parts) else frozenset()
+    return frozenset()
 
 
 def count_uses(graph: Graph) -> dict[Value, int]:
@@ -103,10 +142,10 @@ def apply_rules(graph: Graph, rules: Iterable[Rule]) -> Graph:
 
     Earlier rules win. Raises GraphError where a rule changes a type, or rules chase each other.
     """
-    index: dict[type[Op], list[Rule]] = {}
+    index: dict[type[Op], list[tuple[Rule, Needs]]] = {}
     for rule in rules:
         for op in dict.fromkeys(rule.roots()):
-            index.setdefault(op, []).append(rule)
+            index.setdefault(op, []).append((rule, rule.needs(op)))
     book = ledger()
     for _ in range(MAX_SWEEPS):
         after = _Sweep(graph, index, book).run()
@@ -116,11 +155,14 @@ def apply_rules(graph: Graph, rules: Iterable[Rule]) -> Graph:
     raise GraphError(f"the rules do not come to rest; applied: {', '.join(book.counts)}")
 
 
+Index = Mapping[type[Op], Sequence[tuple[Rule, Needs]]]
+
+
 class _Sweep:
     """One pass over a graph in order. Use counts are kept exact throughout, so that a match knows
     whether the nodes it would swallow are needed elsewhere."""
 
-    def __init__(self, graph: Graph, index: Mapping[type[Op], Sequence[Rule]], book: Ledger) -> None:
+    def __init__(self, graph: Graph, index: Index, book: Ledger) -> None:
         self.graph = graph
         self.index = index
         self.book = book
@@ -168,7 +210,13 @@ class _Sweep:
         raise GraphError(f"{rule.label} does not come to rest at {original.op.name}", where=original.source)
 
     def _first_match(self, node: Node) -> tuple[Rule, Match] | None:
-        for rule in self.index.get(type(node.op), ()):
+        rules = self.index.get(type(node.op))
+        if not rules:
+            return None
+        around = {type(v.node.op) for v in node.operands}
+        for rule, needs in rules:
+            if not any(all(not around.isdisjoint(ops) for ops in way) for way in needs):
+                continue
             match = rule.match(node, self.uses)
             if match is not None:
                 return rule, match

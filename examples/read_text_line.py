@@ -26,7 +26,9 @@ def model_file() -> Path:
 
 def alphabet(path: Path) -> list[str]:
     """What each class stands for: blank, the characters in the model's metadata, space."""
-    (text,) = [p.value for p in onnx.load(path, load_external_data=False).metadata_props if p.key == "character"]
+    (text,) = [
+        p.value for p in onnx.load(path, load_external_data=False).metadata_props if p.key == "character"
+    ]
     return ["", *text.splitlines(), " "]
 
 

@@ -16,6 +16,7 @@ from hardy.compiler.ops.quant import IntegerMatmul
 from hardy.compiler.ops.reduce import CumSum
 from hardy.compiler.ops.shape import Reshape
 from hardy.compiler.pipeline import Pass
+from hardy.passes.permute import axis_runs
 from hardy.passes.properties import along_axis, broadcasts
 from hardy.passes.sinking import Carried, Price, View, sink
 
@@ -125,29 +126,9 @@ class Reshapes(View[Shape]):
         return b(Reshape(lack), x)
 
 
-def groups(a: Shape, b: Shape) -> list[tuple[range, range]]:
-    """Split two shapes of one size, which is not 0, into the shortest runs of axes of equal products."""
-    result = []
-    i = j = 0
-    while i < len(a) or j < len(b):
-        start_i, start_j = i, j
-        size_a = size_b = 1
-        if i < len(a):
-            size_a, i = a[i], i + 1
-        if j < len(b):
-            size_b, j = b[j], j + 1
-        while size_a != size_b:
-            if size_a < size_b:
-                size_a, i = size_a * a[i], i + 1
-            else:
-                size_b, j = size_b * b[j], j + 1
-        result.append((range(start_i, i), range(start_j, j)))
-    return result
-
-
 def map_axis(a: Shape, b: Shape, axis: int) -> int | None:
     """The axis of b that is axis `axis` of a; None where it was split, merged, or is of size one."""
-    for axes_a, axes_b in groups(a, b):
+    for axes_a, axes_b in axis_runs(a, b):
         if axis in axes_a:
             same = [j for j in axes_b if b[j] == a[axis]]
             whole = a[axis] == math.prod(a[i] for i in axes_a)
@@ -163,7 +144,7 @@ def map_operand(operand: Shape, result: Shape, base: Shape) -> Shape | None:
         return base
     wide = (1,) * (len(result) - len(operand)) + operand
     mapped = [1] * len(base)
-    for axes, base_axes in groups(result, base):
+    for axes, base_axes in axis_runs(result, base):
         part = [wide[i] for i in axes]
         if part == [result[i] for i in axes]:
             for j in base_axes:

@@ -26,7 +26,7 @@ from hardy.compiler.ops.reduce import (
     TopK,
 )
 from hardy.compiler.ops.resize import Resize
-from hardy.compiler.ops.shape import BroadcastTo, Concat, Gather, Pad, Reverse, Slice
+from hardy.compiler.ops.shape import BroadcastTo, Concat, Gather, Pad, Reshape, Reverse, Slice
 from hardy.passes.properties import along_axis, broadcasts
 
 Permutation = tuple[int, ...]
@@ -140,6 +140,51 @@ def _gather(op: Gather, node: Node, perm: Permutation) -> Carried | None:
     return Carried(Gather(perm[op.axis]), perm if rank else _without(perm, (op.axis,)), (0,))
 
 
+def _reshape(op: Reshape, node: Node, perm: Permutation) -> Carried | None:
+    """A reshape that splits or merges only axes that are neighbours, in order, in the base too."""
+    shape = node.operands[0].type.shape
+    if node.type.size == 0:
+        return None
+    base = to_base(shape, perm)
+    # Position of each base axis among those that hold more than one element.
+    real = {axis: i for i, axis in enumerate(a for a, n in enumerate(base) if n != 1)}
+    runs = []
+    for axes, new_axes in axis_runs(shape, op.shape):
+        order = [real[perm[i]] for i in axes if shape[i] != 1]
+        if order and order != list(range(order[0], order[0] + len(order))):
+            return None
+        place = (order[0] + 0.5) if order else (real_before(real, perm[axes[0]]) if axes else len(real) + 1.0)
+        runs.append((place, new_axes))
+    ordered = [j for _, new_axes in sorted(runs, key=lambda run: run[0]) for j in new_axes]
+    new_perm = inverse(tuple(ordered))
+    return Carried(Reshape(tuple(op.shape[j] for j in ordered)), new_perm, (0,))
+
+
+def real_before(real: dict[int, int], axis: int) -> float:
+    """How many axes of more than one element come before this one in the base."""
+    return float(sum(a < axis for a in real))
+
+
+def axis_runs(a: Sequence[int], b: Sequence[int]) -> list[tuple[range, range]]:
+    """Split two shapes of one size, which is not 0, into the shortest runs of axes of equal products."""
+    result = []
+    i = j = 0
+    while i < len(a) or j < len(b):
+        start_i, start_j = i, j
+        size_a = size_b = 1
+        if i < len(a):
+            size_a, i = a[i], i + 1
+        if j < len(b):
+            size_b, j = b[j], j + 1
+        while size_a != size_b:
+            if size_a < size_b:
+                size_a, i = size_a * a[i], i + 1
+            else:
+                size_b, j = size_b * b[j], j + 1
+        result.append((range(start_i, i), range(start_j, j)))
+    return result
+
+
 _RULES: dict[type[Op], Callable[[Any, Node, Permutation], Carried | None]] = {
     Softmax: _axis,
     LogSoftmax: _axis,
@@ -161,4 +206,5 @@ _RULES: dict[type[Op], Callable[[Any, Node, Permutation], Carried | None]] = {
     LayerNorm: _trailing,
     RmsNorm: _trailing,
     Gather: _gather,
+    Reshape: _reshape,
 }

@@ -13,15 +13,20 @@ from hardy.passes.fold_constants import FoldConstants
 from hardy.passes.fuse_patterns import FusePatterns
 from hardy.passes.simplify import Simplify
 
-# Leaves a graph without work that need not be done. Products absorb transpositions before constants
-# are folded, so that large weights are not copied.
-CLEANUP: tuple[Pass, ...] = (
+# Leaves out what need not be computed. Products absorb transpositions before constants are folded,
+# so that large weights are not copied.
+REDUCE: tuple[Pass, ...] = (
     EliminateDeadCode(),
     Simplify(),
     AbsorbTransposes(),
     FoldConstants(),
     EliminateCommonSubexpressions(),
     Simplify(),
+)
+
+# The same, with transpositions and reshapes moved so that they cancel.
+CLEANUP: tuple[Pass, ...] = (
+    *REDUCE,
     CleanTransposes(),
     AbsorbTransposes(),
     CleanReshapes(),
@@ -30,8 +35,12 @@ CLEANUP: tuple[Pass, ...] = (
 )
 
 # What `hardy inspect` runs, and what targets put their own passes after: the graph in the largest
-# ops that hardy has.
+# ops that hardy has. Patterns are sought twice: as exporters left them, since moving transpositions
+# can turn a normalization of the last axis into one of another, and again when these are out of
+# the way of what they hide.
 DEFAULT: tuple[Pass, ...] = (
+    *REDUCE,
+    FusePatterns(),
     *CLEANUP,
     FoldBatchNorm(),
     FusePatterns(),

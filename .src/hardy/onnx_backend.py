@@ -17,7 +17,7 @@ from onnx.backend.base import Backend, BackendRep, namedtupledict
 
 from hardy.compiler import interpret
 from hardy.compiler.errors import InputError, UnsupportedError
-from hardy.compiler.frontends.onnx import ConstantRequired, load
+from hardy.compiler.frontends.onnx import ConstantRequiredError, load
 from hardy.compiler.frontends.onnx.tensors import dtype_of_array, from_array, to_array
 from hardy.compiler.ir import Graph
 
@@ -40,7 +40,7 @@ def _runner(graph: Graph, target: str) -> Run:
     return lambda inputs: artifact.run(inputs)
 
 
-class HardyRep(BackendRep):
+class HardyRep(BackendRep):  # type: ignore[misc]  # onnx has no types
     """A model ready to run.
 
     The graph is built at the first run, when the shapes are known. Inputs whose value an operator
@@ -56,15 +56,17 @@ class HardyRep(BackendRep):
         self._bound: tuple[str, ...] = ()
         self._specialised: dict[tuple[object, ...], tuple[Graph, Run]] = {}
 
+    @property
+    def specialisations(self) -> int:
+        """How many graphs have been built."""
+        return len(self._specialised)
+
     def run(self, inputs: Any, **kwargs: Any) -> tuple[Any, ...]:
         """Outputs in order, for inputs given in order, by name, or as one array."""
         given = self._named(inputs)
         graph, run = self._specialise(given)
         results = run(
-            {
-                name: from_array(given[name], t.dtype).tensor
-                for name, t in graph.input_types().items()
-            }
+            {name: from_array(given[name], t.dtype).tensor for name, t in graph.input_types().items()}
         )
         arrays = [to_array(results[name], t.dtype) for name, t in graph.output_types().items()]
         return tuple(namedtupledict("Outputs", self.output_names)(*arrays))
@@ -93,7 +95,7 @@ class HardyRep(BackendRep):
             shapes = {name: tuple(a.shape) for name, a in given.items() if name not in bind}
             try:
                 graph = load(self.model, shapes=shapes, bind=bind)
-            except ConstantRequired as error:
+            except ConstantRequiredError as error:
                 more = tuple(name for name in error.inputs if name not in self._bound)
                 if not more:
                     raise
@@ -103,7 +105,7 @@ class HardyRep(BackendRep):
             return self._specialised[key]
 
 
-class HardyBackend(Backend):
+class HardyBackend(Backend):  # type: ignore[misc]  # onnx has no types
     """ONNX's backend interface."""
 
     @classmethod

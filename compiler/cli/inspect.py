@@ -46,7 +46,10 @@ def inspect(
         typer.Option("--target", "-t", help="Whose passes to run on a model; `none` for the import alone."),
     ] = "none",
     pass_name: Annotated[
-        str | None, typer.Option("--pass", metavar="NAME", help="The graph before and after this pass.")
+        str | None,
+        typer.Option(
+            "--pass", metavar="NAME", help="The graph before and after this pass, by name or number."
+        ),
     ] = None,
     diff: Annotated[
         bool, typer.Option("--diff", help="What changed, line by line: by --pass, or by all passes together.")
@@ -193,8 +196,9 @@ def _print(found: Subject, result: Mapping[str, Any]) -> None:
     screen = console()
     for key, value in found.about.items():
         if value is not None:
-            text = ", ".join(f"{k} {v}" for k, v in value.items()) if isinstance(value, Mapping) else value
-            screen.print(f"{key}: {text}")
+            if isinstance(value, Mapping):
+                value = ", ".join(f"{k} {v}" for k, v in value.items() if isinstance(v, str) and v)
+            screen.print(f"{key}: {value}")
     screen.print(interface_table(found.graph.input_types(), found.graph.output_types()))
     screen.print(statistics_line(dataclasses.asdict(statistics(found.graph))))
     screen.print(op_table(op_counts(found.graph)))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -16,25 +17,38 @@ if TYPE_CHECKING:
 
 
 def pass_table(rows: Sequence[Mapping[str, Any]]) -> Table:
-    """What each pass did, from records of a run or of an artifact's report (which have no times)."""
+    """What each pass did, from records of a run or of an artifact's report (which have no times).
+
+    Neighbours that changed nothing share a row.
+    """
     timed = any("seconds" in row for row in rows)
     right = ("nodes", "parameters", "weights", "MACs", "time")
     columns = ["pass", "nodes", "parameters", "weights", "MACs", "rewrites"] + ["time"] * timed
     result = table(*columns, right=right)
-    for row in rows:
-        before, after = row["before"], row["after"]
-        rewrites = ", ".join(f"{name} {n}" for name, n in row["rewrites"].items())
-        notes = "; ".join(f"{k} {_figures(v)}" for k, v in row["notes"].items())
-        cells = [
-            row["name"],
-            change(before["nodes"], after["nodes"], lambda n: f"{n:,}"),
-            change(before["parameters"], after["parameters"]),
-            change(before["bytes"], after["bytes"], size),
-            change(before["macs"], after["macs"]),
-            "; ".join(filter(None, [rewrites, notes])),
-        ]
-        result.add_row(*cells, *([duration(row["seconds"])] if timed else []))
+    result.columns[0].no_wrap = True
+    result.columns[-1].no_wrap = timed
+    for changed, group in itertools.groupby(rows, lambda row: bool(row["changed"] or row["notes"])):
+        members = list(group)
+        for some in [[row] for row in members] if changed else [members]:
+            seconds = sum(row.get("seconds", 0.0) for row in some)
+            result.add_row(*_cells(some), *([duration(seconds)] if timed else []))
     return result
+
+
+def _cells(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """One row of the table for one pass, or for several that changed nothing."""
+    row = rows[-1]
+    before, after = row["before"], row["after"]
+    rewrites = ", ".join(f"{name} {n}" for name, n in row["rewrites"].items())
+    notes = "; ".join(f"{k} {_figures(v)}" for k, v in row["notes"].items())
+    return [
+        row["name"] if len(rows) == 1 else f"({len(rows)} passes)",
+        change(before["nodes"], after["nodes"], lambda n: f"{n:,}"),
+        change(before["parameters"], after["parameters"]),
+        change(before["bytes"], after["bytes"], size),
+        change(before["macs"], after["macs"]),
+        "; ".join(filter(None, [rewrites, notes])) or ("" if row["changed"] else "nothing to do"),
+    ]
 
 
 def _figures(value: Any) -> str:

@@ -224,7 +224,9 @@ def _run(node: Node, operands: list[Literal]) -> list[Literal]:
         ) from None
     except GraphError as error:
         raise ModelError(error.message, where=node.source) from error
-    return [Literal(r.clone() if _is_view(r) else r, t.dtype) for r, t in zip(results, node.types, strict=True)]
+    return [
+        Literal(r.clone() if _is_view(r) else r, t.dtype) for r, t in zip(results, node.types, strict=True)
+    ]
 
 
 def _is_view(tensor: torch.Tensor) -> bool:

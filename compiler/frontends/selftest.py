@@ -56,23 +56,34 @@ class ImportCheck:
             "against": self.against,
             "skipped": self.skipped,
             "passed": self.passed,
-            "outputs": {
-                name: {"absolute": d.absolute, "ratio": d.ratio} for name, d in self.outputs.items()
-            },
+            "outputs": {name: {"absolute": d.absolute, "ratio": d.ratio} for name, d in self.outputs.items()},
         }
 
 
-def random_inputs(types: Mapping[str, TensorType], seed: int = 0) -> dict[str, torch.Tensor]:
-    """Floats from the standard normal distribution, integers 0 or 1 (valid as ids), bools mixed."""
+# Integers below the first serve as ids in most models and are varied enough to tell rows apart;
+# models with smaller tables get the second.
+ID_LIMITS = (100, 2)
+
+
+def random_inputs(
+    types: Mapping[str, TensorType], seed: int = 0, ids_below: int = ID_LIMITS[-1]
+) -> dict[str, torch.Tensor]:
+    """Floats from the standard normal distribution, integers from 0 to `ids_below` - 1, bools mixed.
+
+    An integer input with "mask" in its name holds 0 and 1.
+    """
     generator = torch.Generator().manual_seed(seed)
-    return {name: _random(t, generator) for name, t in types.items()}
+    return {
+        name: _random(t, generator, 2 if "mask" in name.lower() else ids_below) for name, t in types.items()
+    }
 
 
-def _random(t: TensorType, generator: torch.Generator) -> torch.Tensor:
+def _random(t: TensorType, generator: torch.Generator, ids_below: int) -> torch.Tensor:
     if t.dtype.is_float:
         wide = torch.float64 if t.dtype is DType.f64 else torch.float32
         return torch.randn(t.shape, generator=generator, dtype=wide).to(t.dtype.torch)
-    return torch.randint(0, 2, t.shape, generator=generator).to(t.dtype.torch)
+    high = min(ids_below, 2 if t.dtype is DType.boolean else t.dtype.range[1] + 1)
+    return torch.randint(0, high, t.shape, generator=generator).to(t.dtype.torch)
 
 
 def compare_outputs(
@@ -101,11 +112,14 @@ def check_onnx(
     """
     from hardy.compiler.frontends.onnx.oracle import run_model
 
-    inputs = random_inputs(graph.input_types(), seed)
-    against, outputs, refusals = run_model(source, graph, inputs, bind or {})
-    if outputs is None:
-        return ImportCheck("", skipped="; ".join(refusals))
-    return compare_outputs(against, outputs, interpret.run(graph, inputs))
+    types = graph.input_types()
+    refusals: list[str] = []
+    for limit in ID_LIMITS if any(t.dtype.is_integer for t in types.values()) else ID_LIMITS[-1:]:
+        inputs = random_inputs(types, seed, limit)
+        against, outputs, refusals = run_model(source, graph, inputs, bind or {})
+        if outputs is not None:
+            return compare_outputs(against, outputs, interpret.run(graph, inputs))
+    return ImportCheck("", skipped="; ".join(refusals))
 
 
 def check_torch(model: object, inputs: object, graph: Graph, *, seed: int = 0) -> ImportCheck:
@@ -115,12 +129,14 @@ def check_torch(model: object, inputs: object, graph: Graph, *, seed: int = 0) -
     tensors are replaced by random ones; the others (ids, masks, lengths) are used as they are.
     Raises MismatchError.
     """
-    from hardy.compiler.frontends.torch.export import arguments
+    from hardy.compiler.frontends.torch.capture import arguments
 
     if isinstance(model, torch.export.ExportedProgram):
         if model.example_inputs is None:
             return ImportCheck("", skipped="the exported program has no example inputs")
-        given, module, against = model.example_inputs, model.module(), "the exported program"
+        given = model.example_inputs
+        module: object = model.module()
+        against = "the exported program"
     else:
         given, module, against = arguments(inputs), model, "eager PyTorch"
     leaves, spec = pytree.tree_flatten(given)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from dataclasses import dataclass, field
 
@@ -328,4 +329,51 @@ def _unrepeated(v: Value) -> Value | None:
     return original if original.type.shape == (batch, kv_heads, rows, columns) else None
 
 
-RULES: tuple[Rule, ...] = (FindAttention(),)
+class AttentionOfRepeated(Rule):
+    """Attention repeats shared keys and values by itself."""
+
+    shares = True
+
+    def pattern(self, p: Pattern, q: Term, k: Term, v: Term, mask: Term) -> Term:
+        return p.either(p(Attention, q, k, v), p(Attention, q, k, v, mask))
+
+    def check(self, m: Match) -> bool | str:
+        k, v = _unrepeated(m["k"]), _unrepeated(m["v"])
+        if k is None or v is None:
+            return "keys and values are not both repeated"
+        return k.type.shape[:2] == v.type.shape[:2] or "keys and values are repeated differently"
+
+    def rewrite(self, b: Builder, m: Match) -> Value:
+        k, v = _unrepeated(m["k"]), _unrepeated(m["v"])
+        assert k is not None
+        assert v is not None
+        return b(m.root.op, m["q"], k, v, *m.root.operands[3:])
+
+
+class AttentionMaskKnown(Rule):
+    """A constant mask that hides nothing goes; one that is triangular becomes `causal`."""
+
+    def pattern(self, p: Pattern, q: Term, k: Term, v: Term) -> Term:
+        return p(Attention, q, k, v, p.constant("mask"), causal=False)
+
+    @staticmethod
+    def _offset(m: Match) -> int | None:
+        return _causal_offset(m["mask"], False, (m["q"].type.shape[2], m["k"].type.shape[2]))
+
+    @staticmethod
+    def _hides_nothing(m: Match) -> bool:
+        mask = m.literal("mask")
+        return bool((mask.tensor if mask.type.dtype is DType.boolean else mask.tensor == 0).all())
+
+    def check(self, m: Match) -> bool | str:
+        known = self._hides_nothing(m) or self._offset(m) is not None
+        return known or "the mask is neither empty nor triangular"
+
+    def rewrite(self, b: Builder, m: Match) -> Value:
+        op = m.op(Attention)
+        if not self._hides_nothing(m):
+            op = dataclasses.replace(op, causal=True, offset=self._offset(m) or 0)
+        return b(op, m["q"], m["k"], m["v"])
+
+
+RULES: tuple[Rule, ...] = (FindAttention(), AttentionOfRepeated(), AttentionMaskKnown())

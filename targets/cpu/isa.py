@@ -39,11 +39,15 @@ class Isa:
         """The LLVM target as the dictionary `tvm.target.Target` takes.
 
         The features are spelled out and the processor is the architecture's baseline, so the code depends on
-        nothing that LLVM believes about the machine, and 512-bit vectors are not split in two as they would be
-        under the tuning of `skylake-avx512` or `x86-64-v4`.
+        nothing that LLVM believes about the machine, and 512-bit vectors are not split in two as they would
+        be under the tuning of `skylake-avx512` or `x86-64-v4`.
         """
         baseline = {"x86_64": "x86-64", "aarch64": "generic"}.get(self.arch, "generic")
-        target: dict[str, object] = {"kind": "llvm", "mtriple": f"{self.arch}-unknown-linux-gnu", "mcpu": baseline}
+        target: dict[str, object] = {
+            "kind": "llvm",
+            "mtriple": f"{self.arch}-unknown-linux-gnu",
+            "mcpu": baseline,
+        }
         if llvm := [f"+{_LLVM_NAMES.get(flag, flag)}" for flag in self.flags]:
             target["mattr"] = llvm
         return target

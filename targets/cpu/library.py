@@ -17,7 +17,14 @@ from hardy.targets.cpu.module import MAIN, STEP
 
 # Only the entry points are visible: calls inside the library need no lookup.
 EXPORTS = f"{{ global: {MAIN}; {STEP}; local: *; }};\n"
-FLAGS = ("-shared", "-nostdlib", "-Wl,--version-script=exports", "-Wl,--build-id=none", "-Wl,-s", "-Wl,-z,noexecstack")
+FLAGS = (
+    "-shared",
+    "-nostdlib",
+    "-Wl,--version-script=exports",
+    "-Wl,--build-id=none",
+    "-Wl,-s",
+    "-Wl,-z,noexecstack",
+)
 
 
 def linker(isa: Isa) -> str | None:
@@ -28,7 +35,9 @@ def linker(isa: Isa) -> str | None:
     named = os.environ.get("HARDY_CC")
     if named:
         return shutil.which(named)
-    machine = {"amd64": "x86_64", "arm64": "aarch64"}.get(platform.machine().lower(), platform.machine().lower())
+    machine = {"amd64": "x86_64", "arm64": "aarch64"}.get(
+        platform.machine().lower(), platform.machine().lower()
+    )
     candidates = ("cc", "gcc", "clang") if machine == isa.arch else (f"{isa.arch}-linux-gnu-gcc",)
     return next((found for name in candidates if (found := shutil.which(name))), None)
 

@@ -56,7 +56,7 @@ class Plan:
 
 
 def _aligned(size: int) -> int:
-    return max(1, -(-size // ALIGNMENT)) * ALIGNMENT
+    return -(-size // ALIGNMENT) * ALIGNMENT
 
 
 def plan(program: Program) -> Plan:
@@ -94,7 +94,10 @@ def share_in_place(intervals: Sequence[Interval], calls: Sequence[Call]) -> list
             root = groups[a.index]
             used_once = sum(r.space == "arena" and r.index == a.index for r in call.args) == 1
             dies, born = intervals[a.index].last == position, intervals[b.index].first == position
-            fits = intervals[b.index].size <= intervals[root].size and intervals[a.index].size == intervals[b.index].size
+            fits = (
+                intervals[b.index].size <= intervals[root].size
+                and intervals[a.index].size == intervals[b.index].size
+            )
             if used_once and dies and born and fits and groups[b.index] == b.index and root not in taken:
                 groups[b.index] = root
                 taken.add(root)
@@ -112,7 +115,7 @@ def group_intervals(intervals: Sequence[Interval], groups: Sequence[int]) -> dic
 
 
 def place(intervals: Sequence[Interval]) -> list[int]:
-    """Offsets by greedy best fit, largest first: each buffer takes the tightest gap among those alive with it.
+    """Offsets by greedy best fit, largest first: each takes the tightest gap among those alive with it.
 
     Only neighbours in time are compared, found through an index of calls, so long programs stay cheap.
     """

@@ -70,7 +70,9 @@ def _pointer(dtype: str) -> Any:
     return tvm.ir.PointerType(tvm.ir.PrimType(dtype), "global")
 
 
-def _sequence(program: Program, plan: Plan, calls: Sequence[tuple[int, Call]], name: str, *, stepwise: bool) -> Any:
+def _sequence(
+    program: Program, plan: Plan, calls: Sequence[tuple[int, Call]], name: str, *, stepwise: bool
+) -> Any:
     entry = _Entry(name, stepwise=stepwise)
     count = max(1, len(program.inputs) + len(program.outputs))
     table = tirx.decl_buffer((count,), "uint64", name="table", data=entry.tensors, layout=None)
@@ -106,7 +108,8 @@ def _dispatch(name: str, chunks: int) -> Any:
 def object_code(module: Any, target: Any) -> Any:
     """LLVM's module for an IR module of functions over raw pointers.
 
-    TVM's simplifier is left out: it takes x == x for true, which is how NaN is found, and LLVM simplifies anyway.
+    TVM's simplifier is left out: it takes x == x for true, which is how NaN is found, and LLVM
+    simplifies anyway.
     """
     passes = [
         tirx.transform.BindTarget(target.with_host(target)),
@@ -117,4 +120,3 @@ def object_code(module: Any, target: Any) -> Any:
         tirx.transform.LowerIntrin(),
     ]
     return tvm.get_global_func("target.build.llvm")(tvm.ir.transform.Sequential(passes)(module), target)
-

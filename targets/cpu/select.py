@@ -47,7 +47,11 @@ def viewed(node: Node) -> int | None:
 
 def _slice_offset(op: s.Slice, t: TensorType) -> int | None:
     """Only the first axis that is longer than one may be cut, in steps of one."""
-    cut = [a for a, n in enumerate(t.shape) if (op.starts[a], op.stops[a]) != (0, n) or (op.steps[a] != 1 and n > 1)]
+    cut = [
+        a
+        for a, n in enumerate(t.shape)
+        if (op.starts[a], op.stops[a]) != (0, n) or (op.steps[a] != 1 and n > 1)
+    ]
     if not cut:
         return 0
     axis = cut[0]
@@ -64,9 +68,7 @@ class Selector:
         self.graph = graph
         self.isa = isa
         self.threads = threads
-        self.program = Program(
-            tuple(v.type for v in graph.inputs), tuple(v.type for v in graph.outputs)
-        )
+        self.program = Program(tuple(v.type for v in graph.inputs), tuple(v.type for v in graph.outputs))
         self._places: dict[Value, Ref] = {v: Ref("tensor", i) for i, v in enumerate(graph.inputs)}
         self._kernels: dict[Hashable, KernelFunction] = {}
         self._node: Node | None = None
@@ -76,7 +78,11 @@ class Selector:
         """The output tensor into which each value is computed directly, through views of the same size."""
         claimed: dict[Value, int] = {}
         for number, value in enumerate(self.graph.outputs):
-            while value.type.size and viewed(value.node) == 0 and value.type.size == value.node.operands[0].type.size:
+            while (
+                value.type.size
+                and viewed(value.node) == 0
+                and value.type.size == value.node.operands[0].type.size
+            ):
                 value = value.node.operands[0]
             if not isinstance(value.op, Input | Constant):
                 claimed.setdefault(value, number)
@@ -98,7 +104,9 @@ class Selector:
             lower(self, node)
             missing = [v for v in node.values if v not in self._places]
             if missing:
-                raise UnsupportedError(f"cpu left result {missing[0].index} of {node.op.name} uncomputed", where=node.source)
+                raise UnsupportedError(
+                    f"cpu left result {missing[0].index} of {node.op.name} uncomputed", where=node.source
+                )
         for number, value in enumerate(self.graph.outputs):
             place = self._output(number)
             if value.type.size and self.source(value) != place:

@@ -1,348 +1,373 @@
-"""Well-known architectures with random weights: nothing here comes from a hub.
+"""Well-known architectures with random weights, in eval mode, with example inputs.
 
-Each entry gives (module in eval mode, example inputs). `small` keeps every kind of layer but few
-of them, for the tests that always run.
+Each function takes `small`: the same layers, fewer and narrower, on a smaller input. Weights are
+seeded. Networks with batch normalization get statistics of random images, so that activations keep
+their scale through the net, as in a trained one.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
 
 import torch
-import transformers as hf
+import torch.nn.functional as F
 from torch import Tensor, nn
 
-Model = tuple[nn.Module, tuple[Tensor, ...]]
+
+class Model(NamedTuple):
+    """A module in eval mode and inputs to trace it with."""
+
+    module: nn.Module
+    inputs: tuple[Tensor, ...] | Mapping[str, Tensor]
 
 
-class Single(nn.Module):
-    """A Hugging Face model with plain tensors in and one tensor out."""
-
-    def __init__(self, model: nn.Module, output: str, **fixed: Any) -> None:
-        super().__init__()
-        self.model = model
-        self.output = output
-        self.fixed = fixed
-
-    def forward(self, x: Tensor) -> Tensor:
-        result: Tensor = getattr(self.model(x, **self.fixed), self.output)
-        return result
+def _seeded(build: Callable[[], nn.Module]) -> nn.Module:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        return build().eval()
 
 
-def _image(size: int) -> tuple[Tensor]:
-    return (torch.randn(1, 3, size, size, generator=torch.Generator().manual_seed(1)),)
+def _normal(*shape: int) -> Tensor:
+    return torch.randn(shape, generator=torch.Generator().manual_seed(1))
 
 
-def _ids(vocabulary: int, length: int) -> tuple[Tensor]:
-    return (torch.randint(0, vocabulary, (1, length), generator=torch.Generator().manual_seed(1)),)
+def _ids(vocabulary: int, *shape: int) -> Tensor:
+    return torch.randint(0, vocabulary, shape, generator=torch.Generator().manual_seed(1))
 
 
-def _settle(module: nn.Module) -> nn.Module:
-    """Eval mode, with batch-norm statistics and affine weights that are neither 0 nor 1."""
-    rng = torch.Generator().manual_seed(2)
-    for m in module.modules():
-        if isinstance(m, nn.BatchNorm2d):
-            assert m.running_mean is not None
-            assert m.running_var is not None
-            m.running_mean.normal_(0, 0.1, generator=rng)
-            m.running_var.uniform_(0.5, 1.5, generator=rng)
-            with torch.no_grad():
-                m.weight.uniform_(0.5, 1.5, generator=rng)
-                m.bias.normal_(0, 0.1, generator=rng)
+def _settle(module: nn.Module, image: int) -> nn.Module:
+    """Gives every batch normalization a random scale and shift and the statistics of random images."""
+    norms = [m for m in module.modules() if isinstance(m, nn.BatchNorm2d)]
+    generator = torch.Generator().manual_seed(2)
+    for m in norms:
+        nn.init.uniform_(m.weight, 0.8, 1.2, generator=generator)
+        nn.init.normal_(m.bias, 0.0, 0.1, generator=generator)
+        # The last batch's statistics, whole.
+        m.momentum = 1.0
+        m.train()
+    with torch.no_grad():
+        module(torch.randn(4, 3, image, image, generator=generator))
     return module.eval()
 
 
-class Residual(nn.Module):
-    """ResNet's blocks ("Deep Residual Learning", He et al. 2015): basic, or bottleneck with expansion 4."""
+class Logits(nn.Module):
+    """An image classifier of transformers as images to logits."""
 
-    def __init__(self, inputs: int, width: int, stride: int, bottleneck: bool) -> None:
-        super().__init__()
-        outputs = width * 4 if bottleneck else width
-        kernels = ((1, 1), (3, stride), (1, 1)) if bottleneck else ((3, stride), (3, 1))
-        widths = [inputs, width, width, outputs] if bottleneck else [inputs, width, outputs]
-        layers: list[nn.Module] = []
-        for i, (k, s) in enumerate(kernels):
-            layers.append(nn.Conv2d(widths[i], widths[i + 1], k, s, k // 2, bias=False))
-            layers.append(nn.BatchNorm2d(widths[i + 1]))
-            layers.append(nn.ReLU())
-        self.body = nn.Sequential(*layers[:-1])
-        self.shortcut: nn.Module = nn.Identity()
-        if stride != 1 or inputs != outputs:
-            self.shortcut = nn.Sequential(
-                nn.Conv2d(inputs, outputs, 1, stride, bias=False), nn.BatchNorm2d(outputs)
-            )
-
-    def forward(self, x: Tensor) -> Tensor:
-        return torch.relu(self.body(x) + self.shortcut(x))
-
-
-def _resnet(blocks: tuple[int, ...], bottleneck: bool, base: int, size: int) -> Model:
-    torch.manual_seed(0)
-    layers: list[nn.Module] = [nn.Conv2d(3, base, 7, 2, 3, bias=False), nn.BatchNorm2d(base), nn.ReLU()]
-    layers.append(nn.MaxPool2d(3, 2, 1))
-    inputs = base
-    for stage, count in enumerate(blocks):
-        width = base << stage
-        for i in range(count):
-            layers.append(Residual(inputs, width, 2 if stage and i == 0 else 1, bottleneck))
-            inputs = width * 4 if bottleneck else width
-    layers += [nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(inputs, 1000)]
-    return _settle(nn.Sequential(*layers)), _image(size)
-
-
-def resnet18(small: bool = False) -> Model:
-    return _resnet((1, 1), False, 16, 64) if small else _resnet((2, 2, 2, 2), False, 64, 224)
-
-
-def resnet50(small: bool = False) -> Model:
-    return _resnet((1, 1), True, 8, 64) if small else _resnet((3, 4, 6, 3), True, 64, 224)
-
-
-class SqueezeExcite(nn.Module):
-    """Channels gated by their own means."""
-
-    def __init__(self, channels: int, squeezed: int, act: type[nn.Module], gate: type[nn.Module]) -> None:
-        super().__init__()
-        self.gate = nn.Sequential(
-            nn.AdaptiveAvgPool2d(1),
-            nn.Conv2d(channels, squeezed, 1),
-            act(),
-            nn.Conv2d(squeezed, channels, 1),
-            gate(),
-        )
-
-    def forward(self, x: Tensor) -> Tensor:
-        scaled: Tensor = x * self.gate(x)
-        return scaled
-
-
-class InvertedResidual(nn.Module):
-    """MobileNet's block: expand, depthwise, optionally squeeze-excite, project."""
-
-    def __init__(
-        self,
-        inputs: int,
-        hidden: int,
-        outputs: int,
-        kernel: int,
-        stride: int,
-        act: type[nn.Module],
-        squeezed: int = 0,
-        gate: type[nn.Module] = nn.Sigmoid,
-    ) -> None:
-        super().__init__()
-        layers: list[nn.Module] = []
-        if hidden != inputs:
-            layers += [nn.Conv2d(inputs, hidden, 1, bias=False), nn.BatchNorm2d(hidden), act()]
-        layers += [nn.Conv2d(hidden, hidden, kernel, stride, kernel // 2, groups=hidden, bias=False)]
-        layers += [nn.BatchNorm2d(hidden), act()]
-        if squeezed:
-            layers.append(SqueezeExcite(hidden, squeezed, nn.ReLU if gate is nn.Hardsigmoid else act, gate))
-        layers += [nn.Conv2d(hidden, outputs, 1, bias=False), nn.BatchNorm2d(outputs)]
-        self.body = nn.Sequential(*layers)
-        self.skip = stride == 1 and inputs == outputs
-
-    def forward(self, x: Tensor) -> Tensor:
-        y: Tensor = self.body(x)
-        return x + y if self.skip else y
-
-
-def _mobile(
-    stem: int,
-    act: type[nn.Module],
-    blocks: list[nn.Module],
-    last: tuple[int, int],
-    head: list[nn.Module],
-    size: int,
-) -> Model:
-    layers: list[nn.Module] = [nn.Conv2d(3, stem, 3, 2, 1, bias=False), nn.BatchNorm2d(stem), act(), *blocks]
-    layers += [nn.Conv2d(last[0], last[1], 1, bias=False), nn.BatchNorm2d(last[1]), act()]
-    layers += [nn.AdaptiveAvgPool2d(1), nn.Flatten(), *head]
-    return _settle(nn.Sequential(*layers)), _image(size)
-
-
-def mobilenet_v2(small: bool = False) -> Model:
-    """MobileNetV2 (Sandler et al. 2018), table 2."""
-    torch.manual_seed(0)
-    rows = [
-        (1, 16, 1, 1),
-        (6, 24, 2, 2),
-        (6, 32, 3, 2),
-        (6, 64, 4, 2),
-        (6, 96, 3, 1),
-        (6, 160, 3, 2),
-        (6, 320, 1, 1),
-    ]
-    rows = [(1, 16, 1, 1), (6, 24, 2, 2)] if small else rows
-    blocks: list[nn.Module] = []
-    inputs = 32
-    for expand, outputs, count, stride in rows:
-        for i in range(count):
-            s = stride if i == 0 else 1
-            blocks.append(InvertedResidual(inputs, inputs * expand, outputs, 3, s, nn.ReLU6))
-            inputs = outputs
-    head: list[nn.Module] = [nn.Linear(1280, 1000)]
-    return _mobile(32, nn.ReLU6, blocks, (inputs, 1280), head, 64 if small else 224)
-
-
-def mobilenet_v3(small: bool = False) -> Model:
-    """MobileNetV3-Large (Howard et al. 2019), table 1."""
-    torch.manual_seed(0)
-    rows = [
-        (3, 16, 16, 0, "re", 1), (3, 64, 24, 0, "re", 2), (3, 72, 24, 0, "re", 1),
-        (5, 72, 40, 24, "re", 2), (5, 120, 40, 32, "re", 1), (5, 120, 40, 32, "re", 1),
-        (3, 240, 80, 0, "hs", 2), (3, 200, 80, 0, "hs", 1), (3, 184, 80, 0, "hs", 1),
-        (3, 184, 80, 0, "hs", 1), (3, 480, 112, 120, "hs", 1), (3, 672, 112, 168, "hs", 1),
-        (5, 672, 160, 168, "hs", 2), (5, 960, 160, 240, "hs", 1), (5, 960, 160, 240, "hs", 1),
-    ]  # fmt: skip
-    rows = [rows[0], rows[3], rows[6]] if small else rows
-    blocks: list[nn.Module] = []
-    inputs = 16
-    for kernel, hidden, outputs, squeezed, act, stride in rows:
-        activation = nn.ReLU if act == "re" else nn.Hardswish
-        blocks.append(
-            InvertedResidual(inputs, hidden, outputs, kernel, stride, activation, squeezed, nn.Hardsigmoid)
-        )
-        inputs = outputs
-    head: list[nn.Module] = [nn.Linear(960, 1280), nn.Hardswish(), nn.Linear(1280, 1000)]
-    return _mobile(16, nn.Hardswish, blocks, (inputs, 960), head, 64 if small else 224)
-
-
-def efficientnet_b0(small: bool = False) -> Model:
-    """EfficientNet-B0 (Tan and Le 2019), table 1."""
-    torch.manual_seed(0)
-    rows = [
-        (1, 3, 16, 1, 1), (6, 3, 24, 2, 2), (6, 5, 40, 2, 2), (6, 3, 80, 3, 2),
-        (6, 5, 112, 3, 1), (6, 5, 192, 4, 2), (6, 3, 320, 1, 1),
-    ]  # fmt: skip
-    rows = [rows[0], rows[2]] if small else rows
-    blocks: list[nn.Module] = []
-    inputs = 32
-    for expand, kernel, outputs, count, stride in rows:
-        for i in range(count):
-            s = stride if i == 0 else 1
-            hidden, squeezed = inputs * expand, max(1, inputs // 4)
-            blocks.append(InvertedResidual(inputs, hidden, outputs, kernel, s, nn.SiLU, squeezed))
-            inputs = outputs
-    return _mobile(32, nn.SiLU, blocks, (inputs, 1280), [nn.Linear(1280, 1000)], 64 if small else 224)
-
-
-class ConvNextBlock(nn.Module):
-    """ConvNeXt's block (Liu et al. 2022), channels last inside."""
-
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        self.depthwise = nn.Conv2d(width, width, 7, padding=3, groups=width)
-        self.norm = nn.LayerNorm(width, eps=1e-6)
-        self.mlp = nn.Sequential(nn.Linear(width, 4 * width), nn.GELU(), nn.Linear(4 * width, width))
-        self.scale = nn.Parameter(torch.full((width,), 0.5))
-
-    def forward(self, x: Tensor) -> Tensor:
-        y = self.depthwise(x).permute(0, 2, 3, 1)
-        y = self.mlp(self.norm(y)) * self.scale
-        return x + y.permute(0, 3, 1, 2)
-
-
-class NormFirst(nn.Module):
-    """Layer norm over the channels of an image."""
-
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        self.norm = nn.LayerNorm(width, eps=1e-6)
-
-    def forward(self, x: Tensor) -> Tensor:
-        y: Tensor = self.norm(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
-        return y
-
-
-def convnext_tiny(small: bool = False) -> Model:
-    torch.manual_seed(0)
-    depths, widths, size = ((1, 1), (16, 32), 64) if small else ((3, 3, 9, 3), (96, 192, 384, 768), 224)
-    layers: list[nn.Module] = [nn.Conv2d(3, widths[0], 4, 4), NormFirst(widths[0])]
-    for i, (depth, width) in enumerate(zip(depths, widths, strict=True)):
-        if i:
-            layers += [NormFirst(widths[i - 1]), nn.Conv2d(widths[i - 1], width, 2, 2)]
-        layers += [ConvNextBlock(width) for _ in range(depth)]
-    layers += [nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.LayerNorm(widths[-1]), nn.Linear(widths[-1], 1000)]
-    return nn.Sequential(*layers).eval(), _image(size)
-
-
-def vit_b16(small: bool = False) -> Model:
-    torch.manual_seed(0)
-    tiny = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 64}
-    size = 64 if small else 224
-    config = hf.ViTConfig(image_size=size, **(tiny if small else {}))
-    return Single(hf.ViTForImageClassification(config).eval(), "logits"), _image(size)
-
-
-def swin_t(small: bool = False) -> Model:
-    torch.manual_seed(0)
-    tiny = {"embed_dim": 16, "depths": [2, 2], "num_heads": [2, 4], "window_size": 4}
-    size = 64 if small else 224
-    config = hf.SwinConfig(image_size=size, **(tiny if small else {}))
-    return Single(hf.SwinForImageClassification(config).eval(), "logits"), _image(size)
-
-
-def bert_base(small: bool = False) -> Model:
-    torch.manual_seed(0)
-    tiny = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 64}
-    config = hf.BertConfig(**(tiny if small else {}))
-    model = hf.BertModel(config, add_pooling_layer=False).eval()
-    return Single(model, "last_hidden_state"), _ids(config.vocab_size, 16 if small else 128)
-
-
-def gpt2(small: bool = False) -> Model:
-    torch.manual_seed(0)
-    config = hf.GPT2Config(**({"n_embd": 32, "n_layer": 2, "n_head": 4} if small else {}))
-    model = hf.GPT2LMHeadModel(config).eval()
-    return Single(model, "logits", use_cache=False), _ids(config.vocab_size, 16 if small else 64)
-
-
-def llama_small(small: bool = False) -> Model:
-    torch.manual_seed(0)
-    size = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2} if small else {
-        "hidden_size": 512, "intermediate_size": 1376, "num_hidden_layers": 8,
-    }  # fmt: skip
-    config = hf.LlamaConfig(vocab_size=4000, num_attention_heads=8, num_key_value_heads=2, **size)
-    model = hf.LlamaForCausalLM(config).eval()
-    return Single(model, "logits", use_cache=False), _ids(config.vocab_size, 16 if small else 64)
-
-
-class EncodeDecode(nn.Module):
-    """T5: encode, then one decoder pass over given ids."""
-
-    def __init__(self, model: Any) -> None:
+    def __init__(self, model: nn.Module) -> None:
         super().__init__()
         self.model = model
 
-    def forward(self, ids: Tensor, decoder_ids: Tensor) -> Tensor:
-        logits: Tensor = self.model(input_ids=ids, decoder_input_ids=decoder_ids, use_cache=False).logits
+    def forward(self, pixel_values: Tensor) -> Tensor:
+        logits: Tensor = self.model(pixel_values).logits
+        return logits
+
+
+def _images(build: Callable[[], nn.Module], image: int, *, settle: bool) -> Model:
+    module = _seeded(lambda: Logits(build()))
+    if settle:
+        for m in module.modules():
+            if isinstance(m, nn.Conv2d):
+                nn.init.kaiming_normal_(m.weight, generator=torch.Generator().manual_seed(3))
+        module = _settle(module, image)
+    return Model(module, (_normal(1, 3, image, image),))
+
+
+def resnet18(small: bool = False) -> Model:
+    """He et al., "Deep Residual Learning for Image Recognition", 2015."""
+    from transformers import ResNetConfig, ResNetForImageClassification
+
+    widths, depths = ([64, 128, 256, 512], [2, 2, 2, 2]) if not small else ([8, 16, 24, 32], [1, 1, 1, 1])
+    config = ResNetConfig(
+        embedding_size=widths[0], hidden_sizes=widths, depths=depths, layer_type="basic", num_labels=1000
+    )
+    return _images(lambda: ResNetForImageClassification(config), 64 if small else 224, settle=True)
+
+
+def resnet50(small: bool = False) -> Model:
+    """The same with bottlenecks (version 1.5: the stride in the 3 x 3 convolution)."""
+    from transformers import ResNetConfig, ResNetForImageClassification
+
+    widths, depths = ([256, 512, 1024, 2048], [3, 4, 6, 3]) if not small else ([32, 48, 64, 96], [1, 2, 1, 1])
+    config = ResNetConfig(
+        embedding_size=16 if small else 64, hidden_sizes=widths, depths=depths, num_labels=1000
+    )
+    return _images(lambda: ResNetForImageClassification(config), 64 if small else 224, settle=True)
+
+
+def mobilenet_v2(small: bool = False) -> Model:
+    """Sandler et al., "MobileNetV2: Inverted Residuals and Linear Bottlenecks", 2018."""
+    from transformers import MobileNetV2Config, MobileNetV2ForImageClassification
+
+    config = MobileNetV2Config(
+        depth_multiplier=0.25 if small else 1.0, tf_padding=False, num_labels=1000, classifier_dropout_prob=0.0
+    )
+    return _images(lambda: MobileNetV2ForImageClassification(config), 64 if small else 224, settle=True)
+
+
+class SqueezeExcite(nn.Module):
+    """Scales channels by what their means tell."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        inner = max(8, (channels // 4 + 4) // 8 * 8)
+        self.reduce = nn.Conv2d(channels, inner, 1)
+        self.expand = nn.Conv2d(inner, channels, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        gate = self.expand(F.relu(self.reduce(F.adaptive_avg_pool2d(x, 1))))
+        return x * F.hardsigmoid(gate)
+
+
+class InvertedResidual(nn.Module):
+    """Expand, filter each channel, project; with a shortcut where shapes agree."""
+
+    def __init__(
+        self, channels: int, kernel: int, inner: int, out: int, excite: bool, swish: bool, stride: int
+    ) -> None:
+        super().__init__()
+
+        def activation() -> nn.Module:
+            return nn.Hardswish() if swish else nn.ReLU(inplace=True)
+
+        layers: list[nn.Module] = []
+        if inner != channels:
+            layers += [nn.Conv2d(channels, inner, 1, bias=False), nn.BatchNorm2d(inner), activation()]
+        depthwise = nn.Conv2d(inner, inner, kernel, stride, kernel // 2, groups=inner, bias=False)
+        layers += [depthwise, nn.BatchNorm2d(inner), activation()]
+        if excite:
+            layers.append(SqueezeExcite(inner))
+        layers += [nn.Conv2d(inner, out, 1, bias=False), nn.BatchNorm2d(out)]
+        self.body = nn.Sequential(*layers)
+        self.shortcut = stride == 1 and channels == out
+
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = self.body(x)
+        return x + y if self.shortcut else y
+
+
+# Kernel, expansion, out, squeeze-excite, hard-swish, stride (Howard et al. 2019, table 1).
+_V3_LARGE = (
+    (3, 16, 16, False, False, 1),
+    (3, 64, 24, False, False, 2),
+    (3, 72, 24, False, False, 1),
+    (5, 72, 40, True, False, 2),
+    (5, 120, 40, True, False, 1),
+    (5, 120, 40, True, False, 1),
+    (3, 240, 80, False, True, 2),
+    (3, 200, 80, False, True, 1),
+    (3, 184, 80, False, True, 1),
+    (3, 184, 80, False, True, 1),
+    (3, 480, 112, True, True, 1),
+    (3, 672, 112, True, True, 1),
+    (5, 672, 160, True, True, 2),
+    (5, 960, 160, True, True, 1),
+    (5, 960, 160, True, True, 1),
+)
+
+
+class MobileNetV3(nn.Module):
+    """Howard et al., "Searching for MobileNetV3", 2019 (large), in its first `depth` blocks."""
+
+    def __init__(self, depth: int, divide: int) -> None:
+        super().__init__()
+        channels = 16
+        layers: list[nn.Module] = [
+            nn.Conv2d(3, channels, 3, 2, 1, bias=False),
+            nn.BatchNorm2d(channels),
+            nn.Hardswish(),
+        ]
+        for kernel, inner, out, excite, swish, stride in _V3_LARGE[:depth]:
+            inner, out = max(8, inner // divide), max(8, out // divide)
+            layers.append(InvertedResidual(channels, kernel, inner, out, excite, swish, stride))
+            channels = out
+        last = 960 // divide
+        layers += [nn.Conv2d(channels, last, 1, bias=False), nn.BatchNorm2d(last), nn.Hardswish()]
+        self.features = nn.Sequential(*layers)
+        self.classifier = nn.Sequential(
+            nn.Linear(last, 1280 // divide), nn.Hardswish(), nn.Dropout(0.2), nn.Linear(1280 // divide, 1000)
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        logits: Tensor = self.classifier(self.features(x).mean((2, 3)))
+        return logits
+
+
+def mobilenet_v3(small: bool = False) -> Model:
+    """MobileNetV3 large."""
+    image = 64 if small else 224
+    module = _seeded(lambda: MobileNetV3(9 if small else 15, 2 if small else 1))
+    return Model(_settle(module, image), (_normal(1, 3, image, image),))
+
+
+def efficientnet_b0(small: bool = False) -> Model:
+    """Tan and Le, "EfficientNet: Rethinking Model Scaling for Convolutional Neural Networks", 2019."""
+    from transformers import EfficientNetConfig, EfficientNetForImageClassification
+
+    config = EfficientNetConfig(
+        image_size=64 if small else 224,
+        width_coefficient=0.25 if small else 1.0,
+        depth_coefficient=0.5 if small else 1.0,
+        hidden_dim=320 if small else 1280,
+        dropout_rate=0.0,
+        num_labels=1000,
+    )
+    return _images(lambda: EfficientNetForImageClassification(config), config.image_size, settle=True)
+
+
+def convnext_tiny(small: bool = False) -> Model:
+    """Liu et al., "A ConvNet for the 2020s", 2022."""
+    from transformers import ConvNextConfig, ConvNextForImageClassification
+
+    config = (
+        ConvNextConfig(hidden_sizes=[16, 32, 48, 64], depths=[1, 1, 2, 1], layer_scale_init_value=0.5)
+        if small
+        else ConvNextConfig(layer_scale_init_value=0.5)
+    )
+    config.num_labels = 1000
+    return _images(lambda: ConvNextForImageClassification(config), 64 if small else 224, settle=False)
+
+
+def vit_b16(small: bool = False) -> Model:
+    """Dosovitskiy et al., "An Image is Worth 16x16 Words", 2020."""
+    from transformers import ViTConfig, ViTForImageClassification
+
+    config = (
+        ViTConfig(
+            hidden_size=64, num_hidden_layers=2, num_attention_heads=4, intermediate_size=128, image_size=64
+        )
+        if small
+        else ViTConfig()
+    )
+    config.num_labels = 1000
+    return _images(lambda: ViTForImageClassification(config), config.image_size, settle=False)
+
+
+def swin_t(small: bool = False) -> Model:
+    """Liu et al., "Swin Transformer", 2021."""
+    from transformers import SwinConfig, SwinForImageClassification
+
+    config = (
+        SwinConfig(image_size=56, embed_dim=24, depths=[2, 2], num_heads=[2, 4], drop_path_rate=0.0)
+        if small
+        else SwinConfig(drop_path_rate=0.0)
+    )
+    config.num_labels = 1000
+    return _images(lambda: SwinForImageClassification(config), config.image_size, settle=False)
+
+
+def bert_base(small: bool = False) -> Model:
+    """Devlin et al., "BERT", 2018."""
+    from transformers import BertConfig, BertModel
+
+    config = (
+        BertConfig(hidden_size=64, num_hidden_layers=2, num_attention_heads=4, intermediate_size=128)
+        if small
+        else BertConfig()
+    )
+    length = 16 if small else 128
+    mask = torch.ones(1, length, dtype=torch.int64)
+    mask[:, length - length // 4 :] = 0
+    ids = _ids(config.vocab_size, 1, length)
+    return Model(_seeded(lambda: BertModel(config)), {"input_ids": ids, "attention_mask": mask})
+
+
+class NextToken(nn.Module):
+    """A decoder without a cache: ids to logits."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, input_ids: Tensor) -> Tensor:
+        logits: Tensor = self.model(input_ids=input_ids, use_cache=False).logits
+        return logits
+
+
+def gpt2(small: bool = False) -> Model:
+    """Radford et al., "Language Models are Unsupervised Multitask Learners", 2019 (124 M)."""
+    from transformers import GPT2Config, GPT2LMHeadModel
+
+    config = GPT2Config(n_embd=64, n_layer=2, n_head=4, vocab_size=1000) if small else GPT2Config()
+    module = _seeded(lambda: NextToken(GPT2LMHeadModel(config)))
+    return Model(module, (_ids(config.vocab_size, 1, 16 if small else 64),))
+
+
+def llama_small(small: bool = False) -> Model:
+    """Touvron et al., "LLaMA", 2023: rotary positions, RMS norm, gated MLP, grouped queries."""
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    width, layers = (64, 2) if small else (512, 8)
+    config = LlamaConfig(
+        vocab_size=1000 if small else 32000,
+        hidden_size=width,
+        intermediate_size=2 * width if small else 1408,
+        num_hidden_layers=layers,
+        num_attention_heads=8,
+        num_key_value_heads=4,
+    )
+    module = _seeded(lambda: NextToken(LlamaForCausalLM(config)))
+    return Model(module, (_ids(config.vocab_size, 1, 16 if small else 64),))
+
+
+class Seq2Seq(nn.Module):
+    """The encoder and one pass of the decoder."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, input_ids: Tensor, decoder_input_ids: Tensor) -> Tensor:
+        result: Any = self.model(input_ids=input_ids, decoder_input_ids=decoder_input_ids, use_cache=False)
+        logits: Tensor = result.logits
         return logits
 
 
 def t5_small(small: bool = False) -> Model:
-    torch.manual_seed(0)
-    tiny = {"d_model": 32, "d_kv": 8, "d_ff": 64, "num_layers": 2, "num_heads": 4}
-    config = hf.T5Config(**(tiny if small else {}))
-    model = hf.T5ForConditionalGeneration(config).eval()
-    ids = _ids(config.vocab_size, 12)[0]
-    return EncodeDecode(model), (ids, ids[:, :5].contiguous())
+    """Raffel et al., "Exploring the Limits of Transfer Learning", 2019."""
+    from transformers import T5Config, T5ForConditionalGeneration
+
+    config = (
+        T5Config(vocab_size=1000, d_model=64, d_kv=16, d_ff=128, num_layers=2, num_heads=4)
+        if small
+        else T5Config()
+    )
+    module = _seeded(lambda: Seq2Seq(T5ForConditionalGeneration(config)))
+    return Model(module, (_ids(config.vocab_size, 1, 16 if small else 64), _ids(config.vocab_size, 1, 8)))
+
+
+class Encoder(nn.Module):
+    """Log-mel features to hidden states."""
+
+    def __init__(self, encoder: nn.Module) -> None:
+        super().__init__()
+        self.encoder = encoder
+
+    def forward(self, input_features: Tensor) -> Tensor:
+        states: Tensor = self.encoder(input_features).last_hidden_state
+        return states
 
 
 def whisper_encoder(small: bool = False) -> Model:
-    torch.manual_seed(0)
-    tiny = {"d_model": 32, "encoder_layers": 2, "encoder_attention_heads": 4, "encoder_ffn_dim": 64}
-    tiny |= {"decoder_layers": 1, "decoder_attention_heads": 4}
-    frames = 100 if small else 1500
-    config = hf.WhisperConfig(max_source_positions=frames, **(tiny if small else {}))
-    model = hf.WhisperModel(config).get_encoder().eval()
-    mel = torch.randn(1, config.num_mel_bins, 2 * frames, generator=torch.Generator().manual_seed(1))
-    return Single(model, "last_hidden_state"), (mel * math.sqrt(0.5),)
+    """Radford et al., "Robust Speech Recognition via Large-Scale Weak Supervision", 2022."""
+    from transformers import WhisperConfig, WhisperModel
+
+    positions = 50 if small else 1500
+    config = WhisperConfig(
+        d_model=64 if small else 384,
+        encoder_layers=2 if small else 4,
+        encoder_attention_heads=4 if small else 6,
+        encoder_ffn_dim=128 if small else 1536,
+        decoder_layers=1,
+        decoder_attention_heads=4 if small else 6,
+        decoder_ffn_dim=64,
+        max_source_positions=positions,
+    )
+    module = _seeded(lambda: Encoder(WhisperModel(config).encoder))
+    return Model(module, (_normal(1, 80, 2 * positions),))
 
 
-ZOO: dict[str, Callable[..., Model]] = {
+ZOO: dict[str, Callable[[bool], Model]] = {
     f.__name__: f
     for f in (
         resnet18,

@@ -14,15 +14,22 @@ import numpy as np
 from onnx import ModelProto, ValueInfoProto
 
 from hardy.compiler.errors import ModelError, UnsupportedError, UsageError
-from hardy.compiler.frontends.onnx.context import ConstantRequired, EmptyOptional, TensorList
 from hardy.compiler.frontends.emit import Emitter
+from hardy.compiler.frontends.onnx.context import ConstantRequiredError, EmptyOptional, TensorList
 from hardy.compiler.frontends.onnx.model import Body, opsets, read
 from hardy.compiler.frontends.onnx.scope import Scope
-from hardy.compiler.frontends.onnx.tensors import TensorReader, checked_shape, dtype_of, dtype_of_array, from_array
+from hardy.compiler.frontends.onnx.tensors import (
+    TensorReader,
+    checked_shape,
+    dtype_of,
+    dtype_of_array,
+    from_array,
+)
 from hardy.compiler.ir import Graph, Value
+from hardy.compiler.literal import Literal
 from hardy.compiler.types import TensorType
 
-__all__ = ["ConstantRequired", "load"]
+__all__ = ["ConstantRequiredError", "load"]
 
 
 def load(
@@ -38,7 +45,7 @@ def load(
     inputs constants of the graph. External data must lie in the model's folder.
 
     Raises ModelError for a damaged or ill-formed model or an unbound dimension, UnsupportedError
-    for what hardy does not take, ConstantRequired (a ModelError) where an operator needs a value at
+    for what hardy does not take, ConstantRequiredError (a ModelError) where an operator needs a value at
     compile time that depends on an input, UsageError for a name that the model does not have.
     """
     model, folder = read(source)
@@ -47,21 +54,21 @@ def load(
     body = Body.of_graph(graph)
     emitter = Emitter(graph.name or "main")
     functions = {
-        ("" if f.domain == "ai.onnx" else f.domain, f.name, getattr(f, "overload", "")): f for f in model.functions
+        ("" if f.domain == "ai.onnx" else f.domain, f.name, getattr(f, "overload", "")): f
+        for f in model.functions
     }
     scope = Scope(emitter, TensorReader(folder), opsets(model), functions, tensors=body.tensors)
     free = [i for i in graph.input if i.name not in body.tensors]
     _check_names(free, dims, shapes, bind)
-    types = _input_types([i for i in free if i.name not in bind], dims, shapes)
+    bound = {i.name: _bound_literal(i, bind[i.name]) for i in free if i.name in bind}
+    types = _input_types([i for i in free if i.name not in bound], dims, shapes)
     for info in free:
         where = f"onnx:input {info.name!r}"
-        if info.name in bind:
-            array = np.asarray(bind[info.name])
-            literal = from_array(array, dtype_of_array(array, where))
-            _check_bound(info, literal.type)
-            scope.names[info.name] = emitter.builder.constant(literal, name=info.name, source=where)
+        if info.name in bound:
+            value = emitter.builder.constant(bound[info.name], name=info.name, source=where)
         else:
-            scope.names[info.name] = emitter.builder.input(info.name, types[info.name], source=where)
+            value = emitter.builder.input(info.name, types[info.name], source=where)
+        scope.names[info.name] = value
     outputs: dict[str, Value] = {}
     for name, item in zip(body.outputs, scope.run(body), strict=True):
         if name in outputs:
@@ -84,20 +91,27 @@ def _check_names(
     names = [i.name for i in inputs]
     for name in (*shapes, *bind):
         if name not in names:
-            raise UsageError(f"the model has no input {name!r}", hint=f"its inputs are {', '.join(names) or 'none'}")
+            raise UsageError(
+                f"the model has no input {name!r}", hint=f"its inputs are {', '.join(names) or 'none'}"
+            )
     known = dict.fromkeys(
         d.dim_param for i in inputs for d in i.type.tensor_type.shape.dim if d.HasField("dim_param")
     )
     for name, size in dims.items():
         if name not in known:
             listing = ", ".join(map(repr, known)) or "none"
-            raise UsageError(f"the model has no free dimension {name!r}", hint=f"its free dimensions are {listing}")
+            raise UsageError(
+                f"the model has no free dimension {name!r}", hint=f"its free dimensions are {listing}"
+            )
         if size < 0:
             raise UsageError(f"dimension {name!r} must not be negative, got {size}")
 
 
-def _check_bound(info: ValueInfoProto, t: TensorType) -> None:
-    declared = info.type.tensor_type
+def _bound_literal(info: ValueInfoProto, given: np.ndarray[Any, Any]) -> Literal:
+    """The value of an input that becomes a constant; UsageError where it is not what the model declares."""
+    array = np.asarray(given)
+    literal = from_array(array, dtype_of_array(array, f"input {info.name!r}"))
+    t, declared = literal.type, info.type.tensor_type
     expected = dtype_of(declared.elem_type, f"input {info.name!r}")
     fits = not declared.HasField("shape") or (
         len(declared.shape.dim) == t.rank
@@ -108,6 +122,7 @@ def _check_bound(info: ValueInfoProto, t: TensorType) -> None:
     )
     if t.dtype is not expected or not fits:
         raise UsageError(f"the value bound to {info.name!r} is {t}, the model declares {_declared(info)}")
+    return literal
 
 
 def _declared(info: ValueInfoProto) -> str:
@@ -115,7 +130,9 @@ def _declared(info: ValueInfoProto) -> str:
     dtype = dtype_of(t.elem_type, f"input {info.name!r}")
     if not t.HasField("shape"):
         return f"{dtype} of any shape"
-    return f"{dtype}[{','.join(str(d.dim_value) if _is_bound(d) else d.dim_param or '?' for d in t.shape.dim)}]"
+    return (
+        f"{dtype}[{','.join(str(d.dim_value) if _is_bound(d) else d.dim_param or '?' for d in t.shape.dim)}]"
+    )
 
 
 def _is_bound(dim: Any) -> bool:
@@ -132,8 +149,12 @@ def _input_types(
     for info in inputs:
         where = f"input {info.name!r}"
         if info.type.WhichOneof("value") != "tensor_type":
-            kind = (info.type.WhichOneof("value") or "an unknown type").removesuffix("_type").replace("_", " ")
-            raise UnsupportedError(f"input {info.name!r} is not a tensor but {kind}", hint="pass its tensors one by one")
+            kind = (
+                (info.type.WhichOneof("value") or "an unknown type").removesuffix("_type").replace("_", " ")
+            )
+            raise UnsupportedError(
+                f"input {info.name!r} is not a tensor but {kind}", hint="pass its tensors one by one"
+            )
         t = info.type.tensor_type
         dtype = dtype_of(t.elem_type, where)
         if info.name in shapes:
@@ -162,7 +183,9 @@ def _input_types(
             example = "x".join(str(d.dim_value) if _is_bound(d) else "1" for d in t.shape.dim)
             flags[f"--shape {_quoted(f'{info.name}={example}')}"] = None
     if unbound:
-        raise ModelError(f"free dimensions are not bound: {'; '.join(unbound)}", hint=f"give {' '.join(flags)}")
+        raise ModelError(
+            f"free dimensions are not bound: {'; '.join(unbound)}", hint=f"give {' '.join(flags)}"
+        )
     return types
 
 
@@ -177,4 +200,6 @@ def _check_shape(info: ValueInfoProto, shape: tuple[int, ...]) -> None:
         return
     fixed = [d.dim_value if _is_bound(d) else None for d in t.shape.dim]
     if len(fixed) != len(shape) or any(f not in (None, s) for f, s in zip(fixed, shape, strict=True)):
-        raise UsageError(f"shape {list(shape)} does not fit input {info.name!r}: the model declares {_declared(info)}")
+        raise UsageError(
+            f"shape {list(shape)} does not fit input {info.name!r}: the model declares {_declared(info)}"
+        )

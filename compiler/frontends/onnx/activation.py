@@ -7,8 +7,8 @@ from collections.abc import Callable
 
 import torch
 
-from hardy.compiler.frontends.onnx.context import Context, Importer
 from hardy.compiler.frontends.emit import Emitter
+from hardy.compiler.frontends.onnx.context import Context, Importer
 from hardy.compiler.ir import Op, Value
 from hardy.compiler.ops import activation as act
 from hardy.compiler.ops import elementwise as ew

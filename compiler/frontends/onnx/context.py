@@ -37,7 +37,7 @@ Item = Value | TensorList | EmptyOptional
 Importer = Callable[["Context"], "Item | Sequence[Item | None]"]
 
 
-class ConstantRequired(ModelError):
+class ConstantRequiredError(ModelError):
     """An importer needs at compile time what depends on these inputs."""
 
     def __init__(self, message: str, inputs: Sequence[str], where: str) -> None:
@@ -92,7 +92,9 @@ class Context:
         if value is None or isinstance(value, Value):
             return value
         kind = "a sequence" if isinstance(value, TensorList) else "an empty optional"
-        raise ModelError(f"operand {index} of {self.node.op_type} must be a tensor, got {kind}", where=self.source)
+        raise ModelError(
+            f"operand {index} of {self.node.op_type} must be a tensor, got {kind}", where=self.source
+        )
 
     def sequence(self, index: int) -> TensorList:
         value = self.item(index)
@@ -116,14 +118,16 @@ class Context:
         return None if value is None else self.e.known(value)
 
     def constant(self, index: int, what: str = "") -> torch.Tensor:
-        """An operand's value; ConstantRequired names the inputs that must be bound."""
+        """An operand's value; ConstantRequiredError names the inputs that must be bound."""
         name = self.node.input[index] if index < len(self.node.input) else str(index)
-        return self.require(self[index], f"{self.node.op_type} needs {what or f'operand {name!r}'} at compile time")
+        return self.require(
+            self[index], f"{self.node.op_type} needs {what or f'operand {name!r}'} at compile time"
+        )
 
     def require(self, value: Value, message: str) -> torch.Tensor:
         literal = self.e.known(value)
         if literal is None:
-            raise ConstantRequired(message, self.e.inputs_behind(value), self.source)
+            raise ConstantRequiredError(message, self.e.inputs_behind(value), self.source)
         return literal.tensor
 
     def constant_ints(self, index: int, what: str = "") -> tuple[int, ...]:

@@ -11,7 +11,7 @@ from hardy.compiler.ops.elementwise import Where
 from hardy.compiler.types import DType, TensorType
 
 # A loop may unroll to this many imported nodes.
-MAX_UNROLLED = 1_000_000
+MAX_UNROLLED = 100_000
 
 
 def _if(ctx: Context) -> list[Item | None]:
@@ -65,13 +65,16 @@ def _loop(ctx: Context) -> list[Item | None]:
         going = bool(known.item())
         step += 1
     empty = graph.output[1 + len(carried) :]
-    return [*carried, *[e.stack(r, 0) if r else _no_rows(ctx, o) for r, o in zip(collected, empty, strict=True)]]
+    return [
+        *carried,
+        *[e.stack(r, 0) if r else _no_rows(ctx, o) for r, o in zip(collected, empty, strict=True)],
+    ]
 
 
 def _tensor(ctx: Context, item: Item | None) -> Value:
-    if isinstance(item, Value):
-        return item
-    ctx.fail("the body of a loop must give tensors here")
+    if not isinstance(item, Value):
+        ctx.fail("the body of a loop must give tensors here")
+    return item
 
 
 def _no_rows(ctx: Context, info: ValueInfoProto) -> Value:

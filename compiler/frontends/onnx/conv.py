@@ -33,7 +33,9 @@ def window(ctx: Context, spatial: Sequence[int], kernel: Sequence[int]) -> Windo
     pads = ctx.integers("pads", (0,) * (2 * rank))
     auto = ctx.text("auto_pad", "NOTSET")
     if {len(kernel), len(strides), len(dilations), len(pads) // 2} != {rank} or len(pads) % 2:
-        ctx.fail(f"kernel {kernel}, strides {strides}, dilations {dilations}, pads {pads} do not fit {rank} axes")
+        ctx.fail(
+            f"kernel {kernel}, strides {strides}, dilations {dilations}, pads {pads} do not fit {rank} axes"
+        )
     if min(*strides, *dilations, *kernel) < 1:
         ctx.fail("kernel, strides and dilations must be positive")
     if auto == "NOTSET":
@@ -79,7 +81,13 @@ def _conv_transpose(ctx: Context) -> Value:
     rank = x.type.rank - 2
     groups = ctx.integer("group", 1)
     inputs, outputs, *kernel = weight.type.shape
-    if rank < 1 or weight.type.rank != x.type.rank or inputs != x.type.shape[1] or groups < 1 or inputs % groups:
+    if (
+        rank < 1
+        or weight.type.rank != x.type.rank
+        or inputs != x.type.shape[1]
+        or groups < 1
+        or inputs % groups
+    ):
         ctx.fail(f"ConvTranspose of {x.type} with {weight.type} in {groups} groups")
     strides = ctx.integers("strides", (1,) * rank)
     dilations = ctx.integers("dilations", (1,) * rank)

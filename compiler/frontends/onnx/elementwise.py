@@ -114,7 +114,9 @@ def _cast_to(ctx: Context, dtype: DType) -> Value:
     if x.type.dtype is dtype:
         return x
     if dtype in (DType.i4, DType.u4) and x.type.dtype.is_float:
-        x = ctx(ew.Round(), x if x.type.dtype not in (DType.f8e4m3, DType.f8e5m2) else ctx.e.cast(x, DType.f32))
+        x = ctx(
+            ew.Round(), x if x.type.dtype not in (DType.f8e4m3, DType.f8e5m2) else ctx.e.cast(x, DType.f32)
+        )
     return ctx(ew.Cast(dtype, saturate), x)
 
 
@@ -175,7 +177,11 @@ def _dropout(ctx: Context) -> list[Value | None]:
         ctx.unsupported("Dropout in training mode is random", hint="export the model in inference mode")
     mask = None
     if ctx.wants(1):
-        mask = e.full(x.type.shape, True, DType.boolean) if ctx.opset >= 10 else e.full(x.type.shape, 1, x.type.dtype)
+        mask = (
+            e.full(x.type.shape, True, DType.boolean)
+            if ctx.opset >= 10
+            else e.full(x.type.shape, 1, x.type.dtype)
+        )
     return [x, mask]
 
 

@@ -81,7 +81,7 @@ Term = tuple[Value, list[str]]
 
 
 def _labels(ctx: Context, equation: str) -> tuple[list[list[str]], list[str]]:
-    """The axis labels of each operand and of the result; an ellipsis becomes '.0', '.1', ... from the right."""
+    """The labels of the operands' and the result's axes; an ellipsis is '.0', '.1', ... from the right."""
     left, arrow, right = equation.partition("->")
     texts = left.split(",")
     if len(texts) != len(ctx.inputs):
@@ -155,7 +155,9 @@ def _contract(ctx: Context, a: Term, b: Term, later: set[str]) -> Term:
     x = e.transpose(x, [left.index(k) for k in batch + rows + inner])
     y = e.transpose(y, [right.index(k) for k in batch + inner + columns])
     product = ctx(
-        Matmul(), e.reshape(x, (*outer, count(rows), count(inner))), e.reshape(y, (*outer, count(inner), count(columns)))
+        Matmul(),
+        e.reshape(x, (*outer, count(rows), count(inner))),
+        e.reshape(y, (*outer, count(inner), count(columns))),
     )
     labels = batch + rows + columns
     return e.reshape(product, [sizes[k] for k in labels]), labels

@@ -8,7 +8,15 @@ from pathlib import Path
 
 import onnx
 from google.protobuf.message import DecodeError
-from onnx import AttributeProto, FunctionProto, GraphProto, ModelProto, NodeProto, SparseTensorProto, TensorProto
+from onnx import (
+    AttributeProto,
+    FunctionProto,
+    GraphProto,
+    ModelProto,
+    NodeProto,
+    SparseTensorProto,
+    TensorProto,
+)
 
 from hardy.compiler.errors import ModelError, UnsupportedError
 
@@ -136,7 +144,13 @@ class Body:
     @staticmethod
     def of_function(function: FunctionProto) -> Body:
         inputs = tuple(function.input)
-        return Body(_ordered(list(function.node), set(inputs), inputs), inputs, tuple(function.output), {}, partial=True)
+        return Body(
+            _ordered(list(function.node), set(inputs), inputs),
+            inputs,
+            tuple(function.output),
+            {},
+            partial=True,
+        )
 
 
 def _ordered(
@@ -153,7 +167,9 @@ def _ordered(
                 continue
             if name in producer or name in defined:
                 other = labels[producer[name]] if name in producer else "an input or initializer"
-                raise ModelError(f"the name {name!r} is defined twice: by {other} and {labels[i]}", where=labels[i])
+                raise ModelError(
+                    f"the name {name!r} is defined twice: by {other} and {labels[i]}", where=labels[i]
+                )
             producer[name] = i
     needs = [sorted({producer[n] for n in _reads(node) if n in producer}) for node in nodes]
     if all(not need or need[-1] < i for i, need in enumerate(needs)):

@@ -38,7 +38,7 @@ def run_model(
     types = graph.input_types()
     feeds = {name: to_array(tensor, types[name].dtype) for name, tensor in inputs.items()}
     feeds |= {name: np.asarray(array) for name, array in bind.items()}
-    refusals = []
+    refusals: list[str] = []
     for name, run in (("onnxruntime", _onnxruntime), ("onnx's reference evaluator", _reference)):
         arrays = run(source, graph.output_names, feeds)
         if not isinstance(arrays, str):
@@ -89,8 +89,9 @@ def _onnxruntime(source: Any, outputs: tuple[str, ...], feeds: Arrays) -> list[A
 
 def _serialized(source: Any) -> str | bytes:
     if isinstance(source, onnx.ModelProto):
-        return source.SerializeToString()
-    return source if isinstance(source, bytes) else str(source)
+        data: bytes = source.SerializeToString()
+        return data
+    return bytes(source) if isinstance(source, bytes) else str(source)
 
 
 def _reference(source: Any, outputs: tuple[str, ...], feeds: Arrays) -> list[Any] | str:

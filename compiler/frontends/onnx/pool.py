@@ -30,7 +30,9 @@ class Pooling:
 
     @property
     def padding(self) -> Pairs:
-        return tuple((low, high + more) for (low, high), more in zip(self.window.padding, self.beyond, strict=True))
+        return tuple(
+            (low, high + more) for (low, high), more in zip(self.window.padding, self.beyond, strict=True)
+        )
 
     @property
     def extended(self) -> Window:

@@ -47,7 +47,7 @@ def _dequantize_linear(ctx: Context) -> Value:
     return y
 
 
-def _one(ctx: Context, value: Value) -> Value:
+def per_tensor(ctx: Context, value: Value) -> Value:
     """A per-tensor parameter as a scalar."""
     return ctx.e.reshape(value, ()) if value.type.size == 1 else value
 
@@ -67,7 +67,7 @@ def _zeros(ctx: Context, x: Value, y: Value, x_zero: Value | None, y_zero: Value
     """The zero points as trailing operands; those that are left out in the middle become 0."""
     if y_zero is not None and x_zero is None:
         x_zero = ctx.e.scalar(0, x.type.dtype)
-    return [_one(ctx, z) for z in (x_zero, y_zero) if z is not None]
+    return [per_tensor(ctx, z) for z in (x_zero, y_zero) if z is not None]
 
 
 def _qlinear_conv(ctx: Context) -> Value:
@@ -76,11 +76,11 @@ def _qlinear_conv(ctx: Context) -> Value:
     if ctx.has(8):
         shape = (ctx[8].type.shape[0], *[1] * (total.type.rank - 2))
         total = e.add(total, e.reshape(ctx[8], shape))
-    scale = e.div(e.mul(_one(ctx, ctx[1]), _one(ctx, ctx[4])), _one(ctx, ctx[6]))
-    return ctx(Requantize(ctx[7].type.dtype, axis=1), total, scale, _one(ctx, ctx[7]))
+    scale = e.div(e.mul(per_tensor(ctx, ctx[1]), per_tensor(ctx, ctx[4])), per_tensor(ctx, ctx[6]))
+    return ctx(Requantize(ctx[7].type.dtype, axis=1), total, scale, per_tensor(ctx, ctx[7]))
 
 
-def _integer_matmul(ctx: Context, a: Value, b: Value, a_zero: Value | None, b_zero: Value | None) -> Value:
+def integer_matmul(ctx: Context, a: Value, b: Value, a_zero: Value | None, b_zero: Value | None) -> Value:
     e = ctx.e
     if a.type.rank == 1 or b.type.rank == 1:
         ctx.unsupported("an integer matrix product of vectors", hint="give them two axes")
@@ -88,7 +88,9 @@ def _integer_matmul(ctx: Context, a: Value, b: Value, a_zero: Value | None, b_ze
     if any(z.type.rank > 1 for z in zeros):
         # One zero point for each row or column of every matrix: centred before the product.
         wide = [e.cast(v, DType.i32) for v in (a, b)]
-        wide = [e.sub(v, e.cast(z, DType.i32)) for v, z in zip(wide, zeros, strict=False)] + wide[len(zeros) :]
+        wide = [e.sub(v, e.cast(z, DType.i32)) for v, z in zip(wide, zeros, strict=False)] + wide[
+            len(zeros) :
+        ]
         from hardy.compiler.ops.linear import Matmul
 
         return ctx(Matmul(), *wide)
@@ -96,18 +98,18 @@ def _integer_matmul(ctx: Context, a: Value, b: Value, a_zero: Value | None, b_ze
 
 
 def _matmul_integer(ctx: Context) -> Value:
-    return _integer_matmul(ctx, ctx[0], ctx[1], ctx.optional(2), ctx.optional(3))
+    return integer_matmul(ctx, ctx[0], ctx[1], ctx.optional(2), ctx.optional(3))
 
 
 def _qlinear_matmul(ctx: Context) -> Value:
     e = ctx.e
-    total = _integer_matmul(ctx, ctx[0], ctx[3], ctx[2], ctx[5])
-    scales = [e.cast(_one(ctx, ctx[i]), DType.f32) for i in (1, 4, 6)]
-    zero = _one(ctx, ctx[7])
-    if all(s.type.rank == 0 for s in (scales[0], scales[2])) and scales[1].type.rank <= 1 and zero.type.rank == 0:
-        scale = e.div(e.mul(scales[0], scales[1]), scales[2])
-        return ctx(Requantize(zero.type.dtype, axis=total.type.rank - 1), total, scale, zero)
-    ctx.unsupported("QLinearMatMul with a scale for each row", hint="quantize the activations per tensor")
+    total = integer_matmul(ctx, ctx[0], ctx[3], ctx[2], ctx[5])
+    scales = [e.cast(per_tensor(ctx, ctx[i]), DType.f32) for i in (1, 4, 6)]
+    zero = per_tensor(ctx, ctx[7])
+    if scales[0].type.rank or scales[1].type.rank > 1 or scales[2].type.rank or zero.type.rank:
+        ctx.unsupported("QLinearMatMul with a scale for each row", hint="quantize the activations per tensor")
+    scale = e.div(e.mul(scales[0], scales[1]), scales[2])
+    return ctx(Requantize(zero.type.dtype, axis=total.type.rank - 1), total, scale, zero)
 
 
 IMPORTERS: dict[str, Importer] = {

@@ -69,7 +69,9 @@ def _layer(ctx: Context, gates: int, states: int) -> Layer:
     if rows != gates * hidden or ctx.integer("hidden_size", hidden) != hidden:
         ctx.fail(f"recurrence {ctx[2].type} does not hold {gates} gates of hidden size {hidden}")
     direction = ctx.text("direction", "forward").lower()
-    if direction not in ("forward", "reverse", "bidirectional") or directions != 1 + (direction == "bidirectional"):
+    if direction not in ("forward", "reverse", "bidirectional") or directions != 1 + (
+        direction == "bidirectional"
+    ):
         ctx.fail(f"direction {direction!r} does not fit weights for {directions} directions")
     bias = recurrent_bias = e.zeros(TensorType(x.type.dtype, (directions, rows)))
     if ctx.has(3):
@@ -84,9 +86,7 @@ def _layer(ctx: Context, gates: int, states: int) -> Layer:
     known = ctx.known(4)
     if known is not None and bool((known.tensor == x.type.shape[0]).all()):
         lengths = None
-    return Layer(
-        ctx, gates, x, ctx[1], ctx[2], bias, recurrent_bias, tuple(initial), lengths, direction
-    )
+    return Layer(ctx, gates, x, ctx[1], ctx[2], bias, recurrent_bias, tuple(initial), lengths, direction)
 
 
 def _activations(ctx: Context, default: tuple[str, ...], directions: int) -> tuple[str, ...]:

@@ -68,7 +68,9 @@ def _log_sum_exp(ctx: Context, x: Value, axes: tuple[int, ...], keep: bool) -> V
 def _arg(op: type[red.ArgExtremum]) -> Importer:
     def importer(ctx: Context) -> Value:
         axis = ctx.axis(ctx.integer("axis", 0), ctx[0].type.rank)
-        return ctx(op(axis, bool(ctx.integer("keepdims", 1)), bool(ctx.integer("select_last_index", 0))), ctx[0])
+        return ctx(
+            op(axis, bool(ctx.integer("keepdims", 1)), bool(ctx.integer("select_last_index", 0))), ctx[0]
+        )
 
     return importer
 

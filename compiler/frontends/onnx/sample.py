@@ -9,9 +9,9 @@ from dataclasses import dataclass
 
 import torch
 
+from hardy.compiler.frontends.emit import Emitter
 from hardy.compiler.frontends.onnx.context import Context, Importer
 from hardy.compiler.frontends.onnx.conv import window, window_count
-from hardy.compiler.frontends.emit import Emitter
 from hardy.compiler.ir import Value
 from hardy.compiler.ops import elementwise as ew
 from hardy.compiler.ops.activation import Clamp
@@ -42,7 +42,7 @@ class Sampler:
     align_corners: bool = False
 
     def __call__(self, x: Value, positions: Sequence[Value]) -> Value:
-        """x [batch, channels, *sizes] at positions [batch, points] on each axis: [batch, points, channels]."""
+        """[batch, points, channels] of x [batch, channels, *sizes]; a [batch, points] for each axis."""
         e = self.e
         batch, channels = x.type.shape[:2]
         points = positions[0].type.shape[1]
@@ -112,9 +112,16 @@ def _grid_sample(ctx: Context) -> Value:
     x, grid, e = ctx[0], ctx[1], ctx.e
     rank = x.type.rank - 2
     batch, channels, *sizes = x.type.shape
-    if rank < 1 or grid.type.rank != x.type.rank or grid.type.shape[0] != batch or grid.type.shape[-1] != rank:
+    if (
+        rank < 1
+        or grid.type.rank != x.type.rank
+        or grid.type.shape[0] != batch
+        or grid.type.shape[-1] != rank
+    ):
         ctx.fail(f"grid {grid.type} does not fit {x.type}")
-    mode = {"bilinear": "linear", "bicubic": "cubic"}.get(ctx.text("mode", "linear"), ctx.text("mode", "linear"))
+    mode = {"bilinear": "linear", "bicubic": "cubic"}.get(
+        ctx.text("mode", "linear"), ctx.text("mode", "linear")
+    )
     padding = ctx.text("padding_mode", "zeros")
     if mode not in ("linear", "nearest", "cubic") or padding not in ("zeros", "border", "reflection"):
         ctx.fail(f"unknown mode {mode!r} or padding mode {padding!r}")
@@ -143,7 +150,9 @@ def _deform_conv(ctx: Context) -> Value:
     taps, points = math.prod(kernel), math.prod(result)
     expected = (batch, offset_groups * taps * rank, *result)
     if offset.type.shape != expected or channels % offset_groups or per_group * groups != channels:
-        ctx.fail(f"offset {offset.type} (expected {list(expected)}) and weight {weight.type} do not fit {x.type}")
+        ctx.fail(
+            f"offset {offset.type} (expected {list(expected)}) and weight {weight.type} do not fit {x.type}"
+        )
     split = e.reshape(offset, (batch * offset_groups, taps, rank, points))
     positions = []
     for axis in range(rank):
@@ -180,7 +189,9 @@ def _roi_align(ctx: Context) -> Value:
             hint="export it with a positive sampling_ratio",
         )
     mode = ctx.text("mode", "avg")
-    half = ctx.text("coordinate_transformation_mode", "half_pixel" if ctx.opset >= 16 else "output_half_pixel")
+    half = ctx.text(
+        "coordinate_transformation_mode", "half_pixel" if ctx.opset >= 16 else "output_half_pixel"
+    )
     pixel = half == "half_pixel"
     edges = e.sub(e.mul(rois, ctx.real("spatial_scale", 1.0)), 0.5 if pixel else 0.0)
     bins = (ctx.integer("output_height", 1), ctx.integer("output_width", 1))
@@ -225,4 +236,8 @@ def _edge_taps(e: Emitter, position: Value, size: int) -> list[Tap]:
     ]
 
 
-IMPORTERS: dict[str, Importer] = {"DeformConv": _deform_conv, "GridSample": _grid_sample, "RoiAlign": _roi_align}
+IMPORTERS: dict[str, Importer] = {
+    "DeformConv": _deform_conv,
+    "GridSample": _grid_sample,
+    "RoiAlign": _roi_align,
+}

@@ -9,8 +9,8 @@ import onnx
 from onnx import AttributeProto, FunctionProto, GraphProto, NodeProto, SparseTensorProto, TypeProto
 
 from hardy.compiler.errors import GraphError, ModelError, UnsupportedError
-from hardy.compiler.frontends.onnx.context import Context, EmptyOptional, Item, TensorList
 from hardy.compiler.frontends.emit import Emitter
+from hardy.compiler.frontends.onnx.context import Context, EmptyOptional, Item, TensorList
 from hardy.compiler.frontends.onnx.model import OLDEST_OPSET, Body, opsets
 from hardy.compiler.frontends.onnx.table import IMPORTERS
 from hardy.compiler.frontends.onnx.tensors import ONNX_TYPES, TensorReader
@@ -53,7 +53,9 @@ class Scope:
                 return scope.names[name]
             scope = scope.parent
         raise ModelError(
-            f"nothing defines the name {name!r}", where=self.emitter.source, hint="the file is damaged or truncated"
+            f"nothing defines the name {name!r}",
+            where=self.emitter.source,
+            hint="the file is damaged or truncated",
         )
 
     def load(self, name: str) -> Value:
@@ -80,7 +82,9 @@ class Scope:
                     self.names[name] = result
             missing = [o for o in node.output if o and o not in self.names]
             if missing:
-                raise UnsupportedError(f"{node.op_type} does not give the result {missing[0]!r} here", where=e.source)
+                raise UnsupportedError(
+                    f"{node.op_type} does not give the result {missing[0]!r} here", where=e.source
+                )
         # A function body leaves out what computes results that the call does not name.
         outputs = [None if body.partial and o not in self.names else self.lookup(o) for o in body.outputs]
         e.source, e.hint = outer
@@ -93,7 +97,10 @@ class Scope:
         function = self.functions.get((domain, node.op_type, getattr(node, "overload", "")))
         if function is not None:
             return self.call(function, inputs, attributes, source)
-        if domain in ("", "ai.onnx.ml", "ai.onnx.preview", "ai.onnx.preview.training") and domain not in self.opsets:
+        if (
+            domain in ("", "ai.onnx.ml", "ai.onnx.preview", "ai.onnx.preview.training")
+            and domain not in self.opsets
+        ):
             raise ModelError(f"the model imports no operator set of the domain {domain!r}", where=source)
         context = Context(self, node, source, self.opsets.get(domain, 1), inputs, attributes)
         if domain == "" and context.opset < OLDEST_OPSET:
@@ -126,7 +133,8 @@ class Scope:
         """Import a function body in place of a call."""
         if len(inputs) > len(function.input):
             raise ModelError(
-                f"function {function.name} takes {len(function.input)} operands, got {len(inputs)}", where=source
+                f"function {function.name} takes {len(function.input)} operands, got {len(inputs)}",
+                where=source,
             )
         defaults = {a.name: a for a in function.attribute_proto}
         inner = Scope(
@@ -172,7 +180,7 @@ class Scope:
             schema = onnx.defs.get_schema(node.op_type, context.opset, domain)
         except onnx.defs.SchemaError:
             raise UnsupportedError(
-                f"the operator {node.op_type} of the domain {domain or 'ai.onnx'!r} (version {context.opset}) is unknown",
+                f"the operator {node.op_type} of {domain or 'ai.onnx'} (version {context.opset}) is unknown",
                 where=source,
                 hint="export it as standard operators, or give it as a function of the model",
             ) from None
@@ -183,9 +191,7 @@ class Scope:
                 where=source,
                 hint="export it as operators of the core, or replace it in the model",
             )
-        attributes = {
-            name: a.default_value for name, a in schema.attributes.items() if a.default_value.type
-        }
+        attributes = {name: a.default_value for name, a in schema.attributes.items() if a.default_value.type}
         return self.call(function, context.inputs, {**attributes, **context.attributes}, source)
 
 
@@ -214,14 +220,18 @@ def _schema_function(schema: onnx.defs.OpSchema, context: Context) -> FunctionPr
         types = [_type_proto(item).SerializeToString() for item in context.inputs]
         versions = [v for v in schema.context_dependent_function_opset_versions if v <= context.opset]
         version = max(versions, default=schema.since_version)
-        data = schema.get_context_dependent_function_with_opset_version(version, node.SerializeToString(), types)
+        data = schema.get_context_dependent_function_with_opset_version(
+            version, node.SerializeToString(), types
+        )
         if not data:
             return None
         function.ParseFromString(data)
         return function
     if schema.has_function:
         versions = [v for v in schema.function_opset_versions if v <= context.opset]
-        function.ParseFromString(schema.get_function_with_opset_version(max(versions, default=schema.since_version)))
+        function.ParseFromString(
+            schema.get_function_with_opset_version(max(versions, default=schema.since_version))
+        )
         return function
     return None
 

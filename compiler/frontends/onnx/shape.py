@@ -112,7 +112,9 @@ def _slice(ctx: Context) -> Value:
         ctx.fail("starts, ends, axes and steps have different lengths")
     if 0 in steps:
         ctx.fail("a step must not be 0")
-    return slice_axes(ctx, x, dict(zip(ctx.axes(axes, rank), zip(starts, stops, steps, strict=True), strict=True)))
+    return slice_axes(
+        ctx, x, dict(zip(ctx.axes(axes, rank), zip(starts, stops, steps, strict=True), strict=True))
+    )
 
 
 def slice_axes(ctx: Context, x: Value, parts: dict[int, tuple[int, int, int]]) -> Value:
@@ -176,11 +178,9 @@ def _constant(ctx: Context) -> Value:
         return e.constant(torch.tensor(ctx.integers("value_ints"), dtype=torch.int64))
     if "value_float" in given:
         return e.constant(torch.tensor(ctx.real("value_float"), dtype=torch.float32))
-    if "value_floats" in given:
-        return e.constant(torch.tensor(ctx.reals("value_floats"), dtype=torch.float32))
     if "value_string" in given or "value_strings" in given:
         ctx.unsupported("string tensors do not exist in hardy")
-    ctx.fail("a Constant without a value")
+    return e.constant(torch.tensor(ctx.reals("value_floats"), dtype=torch.float32))
 
 
 def _constant_of_shape(ctx: Context) -> Value:
@@ -251,14 +251,23 @@ def _pad(ctx: Context) -> Value:
         ctx.fail(f"unknown padding mode {mode!r}")
     for axis in range(rank):
         if low[axis] or high[axis]:
-            x = ctx(Gather(axis), x, ctx.e.constant(_padded_positions(x.type.shape[axis], low[axis], high[axis], mode)))
+            x = ctx(
+                Gather(axis),
+                x,
+                ctx.e.constant(_padded_positions(x.type.shape[axis], low[axis], high[axis], mode)),
+            )
     return x
 
 
-def pad_constant(ctx: Context, x: Value, low: Sequence[int], high: Sequence[int], value: float = 0.0) -> Value:
+def pad_constant(
+    ctx: Context, x: Value, low: Sequence[int], high: Sequence[int], value: float = 0.0
+) -> Value:
     """Pad with one value; a negative amount cuts off."""
     if min((*low, *high, 0)) < 0:
-        parts = {i: (max(-a, 0), n - max(-b, 0), 1) for i, (a, b, n) in enumerate(zip(low, high, x.type.shape, strict=True))}
+        parts = {
+            i: (max(-a, 0), n - max(-b, 0), 1)
+            for i, (a, b, n) in enumerate(zip(low, high, x.type.shape, strict=True))
+        }
         x = slice_axes(ctx, x, parts)
         low, high = [max(a, 0) for a in low], [max(b, 0) for b in high]
     if not any(low) and not any(high):
@@ -327,9 +336,7 @@ def _col2im(ctx: Context) -> Value:
     index = e.broadcast(e.constant(position.reshape(1, -1)), rows.type.shape)
     empty = e.zeros(TensorType(x.type.dtype, (batch * channels, math.prod(padded))))
     image_padded = e.reshape(ctx(ScatterElements(1, "add"), empty, index, rows), (batch, channels, *padded))
-    return slice_axes(
-        ctx, image_padded, {2 + i: (pads[i], pads[i] + n, 1) for i, n in enumerate(image)}
-    )
+    return slice_axes(ctx, image_padded, {2 + i: (pads[i], pads[i] + n, 1) for i, n in enumerate(image)})
 
 
 IMPORTERS: dict[str, Importer] = {

@@ -72,11 +72,8 @@ def _resized(ctx: Context, x: Value, length: int) -> Value:
 def _dft(ctx: Context) -> Value:
     x, e = ctx[0], ctx.e
     rank = x.type.rank
-    if ctx.opset < 20:
-        axis = ctx.integer("axis", 1)
-    else:
-        axis = ctx.constant_int(2, "the axis") if ctx.has(2) else -2
-    axis = ctx.axis(axis, rank)
+    axis = ctx.integer("axis", 1 if ctx.opset < 20 else -2)
+    axis = ctx.axis(ctx.constant_int(2, "the axis") if ctx.has(2) else axis, rank)
     if axis == rank - 1 or x.type.shape[-1] not in (1, 2):
         ctx.fail(f"DFT along axis {axis} of {x.type}, whose last axis must hold the real and imaginary part")
     inverse, onesided = bool(ctx.integer("inverse", 0)), bool(ctx.integer("onesided", 0))
@@ -96,7 +93,7 @@ def _stft(ctx: Context) -> Value:
     step = ctx.constant_int(1, "the step")
     if x.type.rank == 2:
         x = e.reshape(x, (*x.type.shape, 1))
-    batch, size, parts = x.type.shape
+    _, size, parts = x.type.shape
     if ctx.has(3):
         length = ctx.constant_int(3, "the frame length")
     elif ctx.has(2):
@@ -110,7 +107,9 @@ def _stft(ctx: Context) -> Value:
     frames = ctx(Gather(1), x, e.constant(index))
     if ctx.has(2):
         frames = e.mul(frames, e.reshape(ctx[2], (ctx[2].type.shape[0], 1)))
-    return transform(ctx, frames, length, inverse=False, onesided=bool(ctx.integer("onesided", 1)) and parts == 1)
+    return transform(
+        ctx, frames, length, inverse=False, onesided=bool(ctx.integer("onesided", 1)) and parts == 1
+    )
 
 
 def _mel_weight_matrix(ctx: Context) -> Value:

@@ -6,6 +6,7 @@ from hardy.compiler.frontends.onnx import (
     activation,
     attention,
     classic,
+    contrib,
     control,
     conv,
     elementwise,
@@ -46,6 +47,7 @@ STANDARD = (
 IMPORTERS: dict[tuple[str, str], Importer] = {
     ("", name): importer for family in STANDARD for name, importer in family.IMPORTERS.items()
 }
-IMPORTERS |= {("", name): importer for name, importer in classic.STANDARD.items()}
+IMPORTERS |= {("", name): importer for name, importer in (classic.STANDARD | contrib.STANDARD).items()}
+IMPORTERS |= {("com.microsoft", name): importer for name, importer in contrib.IMPORTERS.items()}
 IMPORTERS |= {("ai.onnx.ml", name): importer for name, importer in classic.IMPORTERS.items()}
 IMPORTERS |= {("ai.onnx.preview.training", name): importer for name, importer in training.IMPORTERS.items()}

@@ -1,4 +1,4 @@
-"""ONNX tensors as literals: element types, inline data, external data that stays inside the model's folder."""
+"""ONNX tensors as literals: element types, inline data, external data inside the model's folder."""
 
 from __future__ import annotations
 
@@ -111,9 +111,13 @@ class TensorReader:
         try:
             array = onnx.numpy_helper.to_array(proto)
         except (ValueError, TypeError) as error:
-            raise ModelError(f"the data does not fill shape {list(shape)} of {dtype}: {error}", where=where) from None
+            raise ModelError(
+                f"the data does not fill shape {list(shape)} of {dtype}: {error}", where=where
+            ) from None
         if array.shape != shape:
-            raise ModelError(f"the data has shape {list(array.shape)}, declared is {list(shape)}", where=where)
+            raise ModelError(
+                f"the data has shape {list(array.shape)}, declared is {list(shape)}", where=where
+            )
         return from_array(array, dtype)
 
     def sparse(self, proto: onnx.SparseTensorProto) -> Literal:
@@ -125,8 +129,12 @@ class TensorReader:
         if indices.ndim == 2:
             strides = [math.prod(shape[i + 1 :]) for i in range(len(shape))]
             indices = (indices * torch.tensor(strides)).sum(1)
-        if indices.numel() != values.type.size or (indices.numel() and not self._inside(indices, math.prod(shape))):
-            raise ModelError(f"its indices do not fit {values.type.size} values in {list(shape)}", where=where)
+        if indices.numel() != values.type.size or (
+            indices.numel() and not self._inside(indices, math.prod(shape))
+        ):
+            raise ModelError(
+                f"its indices do not fit {values.type.size} values in {list(shape)}", where=where
+            )
         dense = torch.zeros(math.prod(shape), dtype=values.tensor.dtype)
         dense[indices] = values.tensor
         return Literal(dense.reshape(shape), values.type.dtype)
@@ -148,7 +156,9 @@ class TensorReader:
             raise ModelError(f"offset and length must be whole numbers, got {entries}", where=where) from None
         available = path.stat().st_size
         if length != size:
-            raise ModelError(f"length {length} does not fill {dtype}{list(shape)} ({size} bytes)", where=where)
+            raise ModelError(
+                f"length {length} does not fill {dtype}{list(shape)} ({size} bytes)", where=where
+            )
         if offset < 0 or offset + size > available:
             raise ModelError(
                 f"bytes {offset}..{offset + size} lie outside the file of {available} bytes",
@@ -190,10 +200,14 @@ class TensorReader:
         folder = self.folder.resolve()
         path = (folder / location).resolve()
         if not path.is_relative_to(folder):
-            raise ModelError(f"external data {location!r} is a link that leaves the model's folder", where=where)
+            raise ModelError(
+                f"external data {location!r} is a link that leaves the model's folder", where=where
+            )
         if not path.exists():
             raise ModelError(
-                f"external data {location!r} is missing", where=where, hint=f"put it beside the model, in {folder}"
+                f"external data {location!r} is missing",
+                where=where,
+                hint=f"put it beside the model, in {folder}",
             )
         if not stat.S_ISREG(path.stat().st_mode):
             raise ModelError(f"external data {location!r} is not a regular file", where=where)

@@ -13,7 +13,10 @@ def _groups(ctx: Context, parts: int) -> list[list[Value]]:
     count = len(tensors) // parts
     if len(tensors) != count * parts or not count:
         ctx.fail(f"{len(tensors)} tensors are not {parts} for each parameter")
-    return [list(group) for group in zip(*[tensors[i * count : (i + 1) * count] for i in range(parts)], strict=True)]
+    return [
+        list(group)
+        for group in zip(*[tensors[i * count : (i + 1) * count] for i in range(parts)], strict=True)
+    ]
 
 
 def _columns(results: list[list[Value]]) -> list[Item | None]:

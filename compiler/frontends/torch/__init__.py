@@ -23,6 +23,7 @@ from hardy.compiler.frontends.torch import (  # each module registers its import
     linear,
     norm,
     pool,
+    prims,
     recurrent,
     reduce,
     resize,
@@ -30,6 +31,7 @@ from hardy.compiler.frontends.torch import (  # each module registers its import
 )
 from hardy.compiler.frontends.torch.capture import arguments, bind, export, functional, spelling
 from hardy.compiler.frontends.torch.program import to_graph
+from hardy.compiler.frontends.torch.pt2 import load_pt2
 from hardy.compiler.ir import Graph
 
 FAMILIES = (
@@ -46,9 +48,10 @@ FAMILIES = (
     recurrent,
     resize,
     create,
+    prims,
 )
 
-__all__ = ["trace"]
+__all__ = ["load_pt2", "trace"]
 
 
 def trace(

@@ -109,7 +109,7 @@ def _threshold(c: Context, x: Value, threshold: Operand, value: Operand) -> Valu
     return c(ew.Where(), c.e.less_equal(x, threshold), c.value(value, c.dtype), x)
 
 
-@aten("dropout", "feature_dropout", "alpha_dropout", "native_dropout")
+@aten("dropout", "dropout_", "feature_dropout", "feature_dropout_", "alpha_dropout", "native_dropout")
 def _dropout(c: Context, x: Value, p: float, train: bool | None) -> Value | list[Value | None]:
     if train and p > 0:
         refuse_random(c)

@@ -6,14 +6,14 @@ models than compiling its bytecode does) and records the operators.
 
 from __future__ import annotations
 
-import functools
 import inspect
 import logging
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
+import sympy
 import torch
 from torch import nn
 from torch.export import ExportedProgram
@@ -21,7 +21,8 @@ from torch.export.graph_signature import InputKind, TensorArgument
 from torch.utils import _pytree as pytree
 
 from hardy.compiler.errors import ModelError, UnsupportedError, UsageError
-from hardy.compiler.frontends.torch.context import IMPORTERS
+from hardy.compiler.frontends.torch.decompose import decompositions
+from hardy.compiler.frontends.torch.inplace import is_simple
 from hardy.compiler.frontends.torch.source import user_line
 
 Arguments = tuple[tuple[Any, ...], dict[str, Any]]
@@ -56,7 +57,7 @@ def arguments(inputs: object) -> Arguments:
 def export(model: nn.Module, inputs: Arguments) -> ExportedProgram:
     """Trace a module; ModelError with the reason where torch.export cannot."""
     _require_eval(model)
-    with _quiet(), torch.no_grad():
+    with quiet(), torch.no_grad():
         try:
             return torch.export.export(model, inputs[0], inputs[1], strict=False)
         except torch.fx.experimental.symbolic_shapes.GuardOnDataDependentSymNode as error:
@@ -101,24 +102,16 @@ def _require_eval(model: nn.Module) -> None:
 
 
 def functional(program: ExportedProgram) -> ExportedProgram:
-    """The program without mutation, in the operators that have an importer and others that have none."""
-    with _quiet(), torch.no_grad():
+    """The program without mutation; the same one where only tensors that nothing shares are written to."""
+    graphs = [m.graph for m in program.graph_module.modules() if isinstance(m, torch.fx.GraphModule)]
+    if all(is_simple(graph) for graph in graphs):
+        return program
+    with quiet(), torch.no_grad():
         return program.run_decompositions(decompositions())
 
 
-@functools.cache
-def decompositions() -> dict[Any, Callable[..., Any]]:
-    """torch's decompositions of every operator that has no importer of its own."""
-    from torch._decomp import decomposition_table
-
-    table: dict[Any, Callable[..., Any]] = dict(torch.export.default_decompositions().items())
-    for op, decompose in decomposition_table.items():
-        table.setdefault(op, decompose)
-    return {op: decompose for op, decompose in table.items() if str(op) not in IMPORTERS}
-
-
 @contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """Without torch's notices about its own internals, and without its fused encoder layer."""
     fast = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)
@@ -147,50 +140,67 @@ def spelling(model: nn.Module, program: ExportedProgram) -> dict[str, str]:
     return result
 
 
-def free_dimensions(program: ExportedProgram) -> dict[str, list[str]]:
-    """The free sizes: symbol -> the `input.axis` places where it stands."""
-    result: dict[str, list[str]] = {}
-    for node in program.graph.nodes:
-        if node.op == "placeholder" and isinstance(node.meta.get("val"), torch.Tensor):
-            for axis, size in enumerate(node.meta["val"].shape):
-                if not isinstance(size, int):
-                    result.setdefault(str(size), []).append(f"{node.name}.{axis}")
-    return result
+def free_dimensions(program: ExportedProgram) -> dict[str, sympy.Expr]:
+    """The free sizes of the inputs: `input.axis` -> a symbol, or an expression such as 2*s0."""
+    return {
+        f"{node.name}.{axis}": size.node.expr
+        for node in program.graph.nodes
+        if node.op == "placeholder" and isinstance(node.meta.get("val"), torch.Tensor)
+        for axis, size in enumerate(node.meta["val"].shape)
+        if not isinstance(size, int)
+    }
 
 
 def bind(program: ExportedProgram, dims: Mapping[str, int]) -> ExportedProgram:
     """The program for fixed sizes, traced again; `dims` names them by symbol or by `input.axis`.
 
-    ModelError lists what is still free; UsageError for a name that the program does not have.
+    ModelError lists what is still free; UsageError for a name that the program does not have, or a
+    size that it does not take.
     """
     free = free_dimensions(program)
-    places = {place: symbol for symbol, found in free.items() for place in found}
-    listing = "; ".join(f"{symbol} ({', '.join(found)})" for symbol, found in free.items())
-    sizes: dict[str, int] = {}
+    symbols = {str(symbol): symbol for expr in free.values() for symbol in expr.free_symbols}
+    listing = ", ".join(f"{place} = {expr}" for place, expr in free.items())
+    sizes: dict[sympy.Symbol, int] = {}
     for name, size in dims.items():
-        symbol = places.get(name, name)
-        if symbol not in free:
+        expr = free.get(name, symbols.get(name))
+        if expr is None:
             raise UsageError(
                 f"the program has no free dimension {name!r}", hint=f"its free dimensions are {listing or 'none'}"
             )
-        if sizes.setdefault(symbol, size) != size:
-            raise UsageError(f"dimension {symbol} is bound to {sizes[symbol]} and to {size}")
+        for symbol, value in _solve(expr, size, name).items():
+            if sizes.setdefault(symbol, value) != value:
+                raise UsageError(f"dimension {symbol} is bound to {sizes[symbol]} and to {value}")
     if not free:
         return program
-    unbound = [s for s in free if s not in sizes]
-    if unbound:
-        flags = " ".join(f"--dim {free[s][0]}=1" for s in unbound)
-        raise ModelError(f"free dimensions are not bound: {listing}", hint=f"give {flags}")
+    if unbound := [name for name, symbol in symbols.items() if symbol not in sizes]:
+        flags = " ".join(f"--dim {name}=1" for name in unbound)
+        raise ModelError(f"free dimensions are not bound: {listing}", hint=f"give {flags}, or name them by place")
+    for symbol, value in sizes.items():
+        allowed = program.range_constraints.get(symbol)
+        if allowed is not None and not allowed.lower <= value <= allowed.upper:
+            raise UsageError(f"dimension {symbol} must be {allowed.lower} to {allowed.upper}, got {value}")
     return export(program.module(check_guards=False), _resized(program, sizes))
 
 
-def _resized(program: ExportedProgram, sizes: Mapping[str, int]) -> Arguments:
+def _solve(expr: sympy.Expr, size: int, name: str) -> dict[sympy.Symbol, int]:
+    """The symbol's value for which an expression of it is `size`."""
+    if len(expr.free_symbols) > 1:
+        raise UsageError(f"{name} is {expr}", hint="bind the symbols in it")
+    (symbol,) = expr.free_symbols
+    for value in sympy.solve(expr - size, symbol):
+        if value.is_Integer:
+            return {symbol: int(value)}
+    raise UsageError(f"{name} is {expr}, which cannot be {size}")
+
+
+def _resized(program: ExportedProgram, sizes: Mapping[sympy.Symbol, int]) -> Arguments:
     """Example inputs of the bound sizes."""
     tensors: dict[str, torch.Tensor] = {}
+    names = set(program.graph_signature.user_inputs)
     for node in program.graph.nodes:
         value = node.meta.get("val")
-        if node.op == "placeholder" and isinstance(value, torch.Tensor):
-            shape = [n if isinstance(n, int) else _size(n, sizes) for n in value.shape]
+        if node.op == "placeholder" and node.name in names and isinstance(value, torch.Tensor):
+            shape = [n if isinstance(n, int) else int(n.node.expr.subs(sizes)) for n in value.shape]
             tensors[node.name] = torch.zeros(shape, dtype=value.dtype)
     leaves = [
         tensors[s.arg.name] if isinstance(s.arg, TensorArgument) else s.arg.value  # type: ignore[union-attr]
@@ -199,9 +209,3 @@ def _resized(program: ExportedProgram, sizes: Mapping[str, int]) -> Arguments:
     ]
     args, kwargs = pytree.tree_unflatten(leaves, program.call_spec.in_spec)  # type: ignore[arg-type]
     return args, kwargs
-
-
-def _size(size: torch.SymInt, sizes: Mapping[str, int]) -> int:
-    """A symbolic size, such as 2*s0, under bound symbols."""
-    expression = size.node.expr
-    return int(expression.subs({s: sizes[str(s)] for s in expression.free_symbols}))

@@ -45,6 +45,34 @@ def _convolution(
     return y if batched else c.e.reshape(y, c.shape)
 
 
+def _convolution_of(rank: int) -> None:
+    @aten(f"conv{rank}d", f"conv{rank}d.padding")
+    def import_(
+        c: Context,
+        x: Value,
+        weight: Value,
+        bias: Value | None = None,
+        stride: Sequence[int] = (1,),
+        padding: Sequence[int] | str = (0,),
+        dilation: Sequence[int] = (1,),
+        groups: int = 1,
+    ) -> Value:
+        if x.type.rank == rank + 1:
+            x = c.e.reshape(x, (1, *x.type.shape))
+        strides, dilations = each(stride, rank), each(dilation, rank)
+        if padding == "same":
+            totals = [d * (k - 1) for d, k in zip(dilations, weight.type.shape[2:], strict=True)]
+            pairs = tuple((t // 2, t - t // 2) for t in totals)
+        else:
+            pairs = tuple((p, p) for p in each((0,) if isinstance(padding, str) else padding, rank))
+        y = c(Conv(strides, pairs, dilations, groups), x, weight, *([] if bias is None else [bias]))
+        return c.e.reshape(y, c.shape)
+
+
+for _rank in (1, 2, 3):
+    _convolution_of(_rank)
+
+
 def _transposed(
     c: Context,
     x: Value,

@@ -13,6 +13,8 @@ from hardy.compiler.ir import Value
 
 def evaluate(c: Context) -> Value | list[Value]:
     """An operator of numbers alone, computed now; one of equal elements becomes a broadcast."""
+    if any(isinstance(a, str) for a in c.node.args):
+        c.unsupported("an operator that reads from outside the program")
     options = {k: torch.device("cpu") if k == "device" else v for k, v in c.node.kwargs.items()}
     results = c.node.target(*c.node.args, **options)  # type: ignore[operator]  # an overload
     if isinstance(results, torch.Tensor):
@@ -32,6 +34,12 @@ def _full_like(c: Context, x: Value, value: Operand, **options: Any) -> Value:
     return c.e.broadcast(c.value(value, c.dtype), c.shape)
 
 
+@aten("copy")
+def _copy(c: Context, x: Value, source: Value, non_blocking: bool = False) -> Value:
+    """The source in the type and shape of x."""
+    return c.e.broadcast(c.value(source, c.dtype), c.shape)
+
+
 @aten("new_full")
 def _new_full(c: Context, x: Value, size: Sequence[int], value: Operand, **options: Any) -> Value:
     return c.e.full(c.shape, value, c.dtype)
@@ -42,7 +50,7 @@ def _full(c: Context, size: Sequence[int], value: Operand, **options: Any) -> Va
     return c.e.broadcast(c.value(value, c.dtype), c.shape)
 
 
-@aten("zeros_like", "new_zeros")
+@aten("zeros_like", "new_zeros", "zero")
 def _zeros_like(c: Context, x: Value, *size: Any, **options: Any) -> Value:
     return c.e.full(c.shape, 0, c.dtype)
 

@@ -257,13 +257,13 @@ def _pow(c: Context, x: Operand, y: Operand) -> Value:
     return c(ew.Pow(), *c.operands(x, y))
 
 
-@aten("maximum")
+@aten("maximum", "max.other")
 def _maximum(c: Context, x: Value, y: Value) -> Value:
     a, b = c.operands(x, y)
     return c(ew.Or(), a, b) if c.dtype is DType.boolean else c.e.max(a, b)
 
 
-@aten("minimum")
+@aten("minimum", "min.other")
 def _minimum(c: Context, x: Value, y: Value) -> Value:
     a, b = c.operands(x, y)
     return c(ew.And(), a, b) if c.dtype is DType.boolean else c.e.min(a, b)
@@ -408,3 +408,21 @@ def _copysign(c: Context, x: Value, y: Operand) -> Value:
     a, b = c.operands(x, y)
     size = c(ew.Abs(), a)
     return c.e.where(_signbit(c, b), c(ew.Neg(), size), size)
+
+
+@aten("hypot")
+def _hypot(c: Context, x: Value, y: Value) -> Value:
+    """The root of the sum of squares, scaled by the larger so that no square overflows."""
+    a, b = (c(ew.Abs(), v) for v in c.operands(x, y))
+    high, low = c.e.max(a, b), c.e.min(a, b)
+    flat = c(ew.Or(), c.e.equal(high, 0), c.e.equal(high, math.inf))
+    ratio = c.e.div(low, c.e.where(flat, 1.0, high))
+    root = c.e.mul(high, c(ew.Sqrt(), c.e.add(c.e.mul(ratio, ratio), 1)))
+    return c.e.where(flat, high, root)
+
+
+@aten("angle")
+def _angle(c: Context, x: Value) -> Value:
+    """pi for negative numbers, else 0; NaN stays."""
+    x = c.value(x, c.dtype)
+    return c.e.where(c(ew.IsNan(), x), x, c.e.where(c.e.less(x, 0), c.e.scalar(math.pi, c.dtype), 0.0))

@@ -155,6 +155,8 @@ def _index_put(
     if mask is not None and c.e.known(mask) is None and values.type.size == 1 and not accumulate:
         spread = c.e.reshape(mask, mask.type.shape + (1,) * (x.type.rank - mask.type.rank))
         return c(ew.Where(), spread, c.e.reshape(c.value(values, x.type.dtype), ()), x)
+    if mask is not None and mask.type.shape == x.type.shape and values.type.rank == 1 and not accumulate:
+        return _masked_scatter(c, x, mask, c.value(values, x.type.dtype))  # type: ignore[no-any-return]
     if all(index is None for index in indices):
         values = c.e.broadcast(c.value(values, x.type.dtype), x.type.shape)
         return c.e.add(x, values) if accumulate else values
@@ -267,7 +269,8 @@ def _index_reduce(
     c: Context, x: Value, dim: int, index: Value, source: Value, reduce: str, *, include_self: bool = True
 ) -> Value:
     if x.type.rank == 0:
-        c.unsupported("a scalar operand")
+        index, source = c.e.reshape(index, ()), c.e.reshape(source, ())
+        return _scatter_reduce(c, x, 0, index, source, reduce, include_self=include_self)  # type: ignore[no-any-return]
     positions = _spread(c, index, c.axis(dim, x.type.rank), source.type.shape)
     return _scatter_reduce(c, x, dim, positions, source, reduce, include_self=include_self)  # type: ignore[no-any-return]
 

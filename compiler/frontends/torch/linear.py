@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from hardy.compiler.frontends.torch.context import Context, aten
+from hardy.compiler.frontends.torch.reduce import vector_norm
 from hardy.compiler.ir import Value
 from hardy.compiler.ops.linear import Matmul, is_arithmetic
 from hardy.compiler.ops.reduce import ReduceSum
@@ -70,3 +73,37 @@ def _addbmm(c: Context, term: Value, a: Value, b: Value, *, beta: float = 1, alp
 def _addr(c: Context, term: Value, a: Value, b: Value, *, beta: float = 1, alpha: float = 1) -> Value:
     column = c.e.reshape(c.value(a, c.dtype), (a.type.size, 1))
     return _plus(c, c.e.mul(column, c.value(b, c.dtype)), term, alpha, beta)
+
+
+@aten("_trilinear")
+def _trilinear(
+    c: Context,
+    x: Value,
+    y: Value,
+    z: Value,
+    expand_x: Sequence[int],
+    expand_y: Sequence[int],
+    expand_z: Sequence[int],
+    sumdim: Sequence[int],
+    unroll_dim: int = 1,
+) -> Value:
+    """The sum of x y z over some axes, each operand first given axes of size one."""
+    rank = x.type.rank + len(expand_x)
+    wide = []
+    for v, new in ((x, expand_x), (y, expand_y), (z, expand_z)):
+        sizes = iter(v.type.shape)
+        shape = [1 if axis in new else next(sizes) for axis in range(rank)]
+        wide.append(c.e.reshape(v, shape))
+    total = c.e.mul(c.e.mul(wide[0], wide[2]), wide[1])
+    return c(ReduceSum(tuple(sorted(sumdim))), total) if sumdim else total
+
+
+@aten("_cdist_forward", "cdist")
+def _cdist(c: Context, x: Value, y: Value, p: float, compute_mode: int | None = None) -> Value:
+    """The p-norm of each row of x minus each row of y."""
+    e = c.e
+    if 0 in c.shape or x.type.shape[-1] == 0:
+        return e.full(c.shape, 0, c.dtype)
+    rows = e.reshape(x, (*x.type.shape[:-1], 1, x.type.shape[-1]))
+    columns = e.reshape(y, (*y.type.shape[:-2], 1, *y.type.shape[-2:]))
+    return vector_norm(c, e.sub(rows, columns), p, -1)

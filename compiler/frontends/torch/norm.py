@@ -9,6 +9,7 @@ import torch
 from hardy.compiler.frontends.torch.context import Context, aten
 from hardy.compiler.frontends.torch.reduce import variance
 from hardy.compiler.ir import Value
+from hardy.compiler.ops.elementwise import Sqrt
 from hardy.compiler.ops.norm import BatchNorm, GroupNorm, LayerNorm, RmsNorm
 from hardy.compiler.types import DType, TensorType
 
@@ -133,9 +134,18 @@ def _native_group_norm(
     group: int,
     eps: float,
 ) -> list[Value | None]:
-    if c.used(1) or c.used(2):
-        c.unsupported("the statistics as results")
-    return [_group_norm(c, x, group, weight, bias, eps), None, None]
+    y = _group_norm(c, x, group, weight, bias, eps)
+    if not (c.used(1) or c.used(2)):
+        return [y, None, None]
+    grouped = c.e.reshape(x, (n, group, channels // group * hxw))
+    return [y, *_statistics(c, grouped, (2,), eps)]
+
+
+def _statistics(c: Context, x: Value, axes: tuple[int, ...], eps: float) -> list[Value]:
+    """Mean and 1 / sqrt(variance + eps), in the shapes that torch gives them."""
+    var, mean = variance(c, x, axes, 0.0, keepdim=False)
+    scale = c.e.div(1, c(Sqrt(), c.e.add(var, eps)))
+    return [c.e.reshape(v, t.shape) for v, t in zip((mean, scale), c.types[1:], strict=True) if t is not None]
 
 
 def _affine(c: Context, weight: Value | None, bias: Value | None, t: TensorType) -> list[Value]:
@@ -167,9 +177,11 @@ def layer_norm(
 def _native_layer_norm(
     c: Context, x: Value, shape: Sequence[int], weight: Value | None, bias: Value | None, eps: float
 ) -> list[Value | None]:
-    if c.used(1) or c.used(2):
-        c.unsupported("the statistics as results")
-    return [layer_norm(c, x, shape, weight, bias, eps), None, None]
+    y = layer_norm(c, x, shape, weight, bias, eps)
+    if not (c.used(1) or c.used(2)):
+        return [y, None, None]
+    axes = tuple(range(x.type.rank - len(shape), x.type.rank))
+    return [y, *_statistics(c, x, axes, eps)]
 
 
 @aten("rms_norm")

@@ -16,6 +16,8 @@ from hardy.compiler.errors import GraphError, HardyError, UnsupportedError
 from hardy.compiler.frontends.emit import Emitter
 from hardy.compiler.frontends.torch.context import IMPORTERS, Context, refuse_type
 from hardy.compiler.frontends.torch.create import evaluate
+from hardy.compiler.frontends.torch.decompose import decompose
+from hardy.compiler.frontends.torch.inplace import functional_name, mutates
 from hardy.compiler.frontends.torch.source import source_of
 from hardy.compiler.ir import Graph, Value
 from hardy.compiler.literal import Literal
@@ -35,6 +37,7 @@ class _Import:
         self.program = program
         self.spelling = spelling
         self.e = Emitter(name)
+        self._aliases: dict[Any, list[Any]] = {}
         self._shared: dict[tuple[Any, ...], Value] = {}
 
     def run(self) -> Graph:
@@ -92,7 +95,7 @@ class _Import:
             found = getattr(found, part)
         return self._constant(found, path) if isinstance(found, torch.Tensor) else found
 
-    def _call(self, node: fx.Node, env: Mapping[fx.Node, Any]) -> Any:
+    def _call(self, node: fx.Node, env: dict[fx.Node, Any]) -> Any:
         target = node.target
         if target is operator.getitem:
             return env[node.args[0]][node.args[1]]  # type: ignore[index]
@@ -100,18 +103,15 @@ class _Import:
             return self._higher_order(node, env)
         source = source_of(node.meta)
         self.e.source = source
-        importer = IMPORTERS.get(str(target))
+        writes = mutates(node)
+        importer = IMPORTERS.get(functional_name(node) if writes else str(target))
         try:
             types = result_types(node, source)
             c = Context(self.e, node, types, source)
             if not node.all_input_nodes and importer is None:
                 result = evaluate(c)
             elif importer is None:
-                raise UnsupportedError(
-                    f"operator {target} is not supported",
-                    where=source,
-                    hint="express it with other operators, or add an importer in compiler/frontends/torch",
-                )
+                result = self._decomposed(node, env, source)
             else:
                 args = fx.node.map_arg(node.args, env.__getitem__)
                 given = {k: v for k, v in node.kwargs.items() if k not in _STORAGE}
@@ -120,7 +120,30 @@ class _Import:
             error.where = error.where or source
             raise
         _check(node, result, types, source)
+        if writes:
+            # Everything that names the written tensor now means the result.
+            aliases = self._aliases.setdefault(node.args[0], [node.args[0]])
+            aliases.append(node)
+            self._aliases[node] = aliases
+            env.update(dict.fromkeys(aliases, result))
         return result
+
+    def _decomposed(self, node: fx.Node, env: Mapping[fx.Node, Any], source: str) -> Any:
+        """Import an operator as the pieces that torch knows for it."""
+        found = decompose(node)
+        if found is None:
+            raise UnsupportedError(
+                f"operator {node.target} is not supported",
+                where=source,
+                hint="express it with other operators, or add an importer in compiler/frontends/torch",
+            )
+        pieces, tensors = found
+        inner = dict(zip(pieces.graph.find_nodes(op="placeholder"), (env[t] for t in tensors), strict=True))
+        for piece in pieces.graph.nodes:
+            piece.meta["stack_trace"] = node.meta.get("stack_trace")
+            piece.meta["nn_module_stack"] = node.meta.get("nn_module_stack")
+        results = list(self._nodes(pieces, inner))
+        return results if isinstance(node.meta["val"], tuple | list) else results[0]
 
     def _higher_order(self, node: fx.Node, env: Mapping[fx.Node, Any]) -> Any:
         """Regions that only change how autograd or autocast behave are part of the program."""

@@ -176,7 +176,7 @@ def _logsumexp(c: Context, x: Value, dim: Axes, keepdim: bool = False) -> Value:
 
 
 @aten("linalg_vector_norm")
-def _vector_norm(
+def vector_norm(
     c: Context, x: Value, ord: float = 2, dim: Axes = None, keepdim: bool = False, *, dtype: torch.dtype | None = None
 ) -> Value:
     x = c(ew.Abs(), c.value(x, c.dtype))

@@ -103,11 +103,17 @@ def _smooth(name: str, rank: int, mode: str, antialias: bool = False) -> None:
 
 def _aligned(c: Context, x: Value, mode: str, antialias: bool) -> Resize:
     """First and last elements lie on each other, so that stated scales do not matter."""
-    scales = tuple(m / n for n, m in zip(x.type.shape, c.shape, strict=True))
-    cubic = -0.5 if antialias else -0.75
-    return Resize(
-        c.shape, scales, mode, "align_corners", cubic=cubic, antialias=antialias, exclude_outside=antialias
+    if not antialias:
+        scales = tuple(m / n for n, m in zip(x.type.shape, c.shape, strict=True))
+        return Resize(c.shape, scales, mode, "align_corners", cubic=-0.75)
+    # With antialiasing torch keeps the centres of pixels and only takes the scale from the corners.
+    if any(m == 1 < n for n, m in zip(x.type.shape[2:], c.shape[2:], strict=True)):
+        c.unsupported("antialiased shrinking to one pixel with align_corners", hint="use align_corners=False")
+    scales = tuple(
+        1.0 if n == m else (m - 1) / (n - 1) if n > 1 else float(m)
+        for n, m in zip(x.type.shape, c.shape, strict=True)
     )
+    return Resize(c.shape, scales, mode, "half_pixel", cubic=-0.5, antialias=True)
 
 
 _smooth("upsample_linear1d", 1, "linear")

@@ -41,7 +41,7 @@ def _prims_clone(c: Context, x: Value, **options: Any) -> Value:
     return x
 
 
-@aten("_to_copy", "to.dtype", "to.device", "to.dtype_layout", "_to_copy.default_layout")
+@aten("_to_copy", "to.dtype", "to.device", "to.dtype_layout")
 def _to_copy(c: Context, x: Value, *rest: Any, **options: Any) -> Value:
     return cast(c, x, c.dtype)
 
@@ -238,6 +238,10 @@ def _pad(c: Context, x: Value, pads: Sequence[int], mode: str = "constant", valu
     if mode == "constant":
         return pad(c, x, pairs, value or 0.0)
     for axis, (low, high) in enumerate(pairs):
+        if mode == "circular" and min(low, high) < 0:
+            # Negative padding crops, and what is left wraps round.
+            x = c.e.slice(x, axis, max(-low, 0), x.type.shape[axis] - max(-high, 0))
+            low, high = max(low, 0), max(high, 0)
         if low or high:
             n = x.type.shape[axis]
             x = gather_axis(c, x, axis, pad_positions(n, low, high, mode))

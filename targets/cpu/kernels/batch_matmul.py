@@ -37,7 +37,7 @@ def batch_matmul(
     epilogue: Epilogue | None = None,
     threads: int = 1,
 ) -> Kernel:
-    """y = epilogue(a @ b) for every index of the batch axes, a [M, K], b [K, N] or [N, K] transposed, y [M, N].
+    """y[M, N] = epilogue(a[M, K] @ b[K, N]) for every index of the batch axes; b is [N, K] transposed.
 
     Inputs: a, b, epilogue operands, output, workspace. `batch` are the batch axes, outermost first; a stride
     of zero repeats an operand. `rows` are the elements between rows of a, of b as it lies in memory, and of
@@ -76,7 +76,9 @@ def batch_matmul(
                 if tail:
                     tile(a_at, y_at, to, tiles * tile_rows, tail, panel, column)
 
-    def tile(a_at: Expr, y_at: Expr, w_at: Expr, first: Expr, count: int, panel: Panels, column: Expr) -> None:
+    def tile(
+        a_at: Expr, y_at: Expr, w_at: Expr, first: Expr, count: int, panel: Panels, column: Expr
+    ) -> None:
         base = code.let(a_at + first * a_row)
         start = [const(0.0, "float32", width) for width in panel.lanes]
         rows_at = [base + r * a_row for r in range(count)]

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from hardy.targets.cpu.isa import Isa
-from hardy.targets.cpu.kernels import emit, stage
-from hardy.targets.cpu.kernels.dot import Dot, dot_for
-from hardy.targets.cpu.kernels.emit import Buffer, Code, Expr
+from hardy.targets.cpu.kernels import stage
+from hardy.targets.cpu.kernels.dot import dot_for
+from hardy.targets.cpu.kernels.emit import Code, Expr
 from hardy.targets.cpu.kernels.kernel import Array, Epilogue, Kernel, Output, Workspace
 from hardy.targets.cpu.kernels.matmul import Rows, row_product
 from hardy.targets.cpu.kernels.product import Chunk, Product, Reduction, chunked, chunks
@@ -38,7 +38,9 @@ class Conv:
 
     def __post_init__(self) -> None:
         if self.channels % self.groups or self.out_channels % self.groups:
-            raise ValueError(f"{self.groups} groups do not divide {self.channels} and {self.out_channels} channels")
+            raise ValueError(
+                f"{self.groups} groups do not divide {self.channels} and {self.out_channels} channels"
+            )
         if min(self.out_h, self.out_w) < 1:
             raise ValueError(f"{self} has no output")
 
@@ -89,12 +91,36 @@ def _pointwise(
         )
     rows = Rows(s.batch * s.out_h * s.out_w, s.channels, elements, lines)
     kernel = row_product(
-        rows, s.out_channels, isa, x_dtype=x_dtype, transposed=True, bias=bias, epilogue=epilogue, threads=threads
+        rows,
+        s.out_channels,
+        isa,
+        x_dtype=x_dtype,
+        transposed=True,
+        bias=bias,
+        epilogue=epilogue,
+        threads=threads,
     )
     inner = kernel.pack
     return Kernel(
         kernel.func, kernel.inputs, kernel.workspace_bytes, lambda w: inner(w.reshape(w.shape[0], -1))
     )
+
+
+@dataclass(frozen=True, slots=True)
+class _Strip:
+    """The tiles beside each other of one panel: the image's begin in x and in output pixels, the group of
+    channels, the first output line, the panel and its first column in the group, the place where the
+    accumulators wait, and how many tiles of the block came before.
+    """
+
+    x_at: Expr
+    pixel_at: Expr
+    group: Expr
+    line: Expr
+    panel: Panels
+    column: Expr
+    partial_at: Expr
+    turn: Expr
 
 
 class _Direct:
@@ -206,7 +232,15 @@ class _Direct:
                 self._fill(to, left * s.channels)
             row = s.width * s.channels
             stage.copy_row(
-                code, self.isa, self.dot, self.x, self.x_dtype, x_at + i * row, self.source, to + left * s.channels, row
+                code,
+                self.isa,
+                self.dot,
+                self.x,
+                self.x_dtype,
+                x_at + i * row,
+                self.source,
+                to + left * s.channels,
+                row,
             )
             if right:
                 self._fill(to + (left + s.width) * s.channels, right * s.channels)
@@ -220,6 +254,7 @@ class _Direct:
         """All tiles of one image that begins at `x_at`; its output begins at pixel `pixel_at`."""
         s, code = self.shape, self.code
         tiles, tail = divmod(s.out_w, self.wide)
+        per_line = tiles + (1 if tail else 0)
         with (
             code.loop(s.groups, "group") as g,
             code.loop(self.blocks, "block", parallel=self.threads > 1) as block,
@@ -234,45 +269,33 @@ class _Direct:
                     column = p * panel.width + panel.start
                     line = (block * self.lines + i) * self.high
                     here = partial + i * (self.high * s.out_w * panel.width)
-
-                    def tile(first: Expr, wide: int) -> None:
-                        at = here + first * (self.high * panel.width)
-                        self._tile(chunk, x_at, pixel_at, g, line, first, wide, panel, column, at)
-
+                    strip = _Strip(x_at, pixel_at, g, line, panel, column, here, i * per_line)
                     if tiles:
                         with code.loop(tiles, "tile") as t:
-                            tile(t * self.wide, self.wide)
+                            self._tile(chunk, strip, t * self.wide, self.wide, t, per_line)
                     if tail:
-                        tile(tiles * self.wide, tail)
+                        self._tile(chunk, strip, tiles * self.wide, tail, tiles, per_line)
 
-    def _tile(
-        self,
-        chunk: Chunk,
-        x_at: Expr,
-        pixel_at: Expr,
-        group: Expr,
-        line: Expr,
-        first: Expr,
-        wide: int,
-        panel: Panels,
-        column: Expr,
-        partial_at: Expr,
-    ) -> None:
-        s, code = self.shape, self.code
-        x_base = code.let(
-            x_at + group * self.group_in + line * (s.stride[0] * self.line) + first * (s.stride[1] * s.channels)
+    def _tile(self, chunk: Chunk, strip: _Strip, first: Expr, wide: int, number: Expr, per_line: int) -> None:
+        """The tile that begins at pixel `first` of the strip and is the strip's tile `number`."""
+        s = self.shape
+        line_step, pixel_step = s.stride[0] * self.line, s.stride[1] * s.channels
+        x_base = self.code.let(
+            strip.x_at + strip.group * self.group_in + strip.line * line_step + first * pixel_step
         )
         pixels = [(i, j) for i in range(self.high) for j in range(wide)]
-        channel = group * self.group_out + column
+        y_pixels = [strip.pixel_at + (strip.line + i) * s.out_w + first + j for i, j in pixels]
+        channel = strip.group * self.group_out + strip.column
         self.product.tile(
             chunk,
-            [x_base + (i * s.stride[0] * self.line + j * s.stride[1] * s.channels) for i, j in pixels],
-            [(pixel_at + (line + i) * s.out_w + first + j) * s.out_channels + channel for i, j in pixels],
-            panel.lanes,
-            column=column,
+            [x_base + (i * line_step + j * pixel_step) for i, j in pixels],
+            [pixel * s.out_channels + channel for pixel in y_pixels],
+            strip.panel.lanes,
+            column=strip.column,
             channel=channel,
-            w_at=group * packed_elements(self.k, self.group_out, self.dot),
-            partial_at=partial_at,
+            w_at=strip.group * packed_elements(self.k, self.group_out, self.dot),
+            partial_at=strip.partial_at + first * (self.high * strip.panel.width),
+            turn=(strip.turn + number, self.lines * per_line),
         )
 
     def _pack(self, weight: Array) -> Array:

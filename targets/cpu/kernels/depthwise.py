@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 from tvm import tirx
 
@@ -11,7 +13,7 @@ from hardy.targets.cpu.kernels.dot import multiply_add_16
 from hardy.targets.cpu.kernels.emit import Code, Expr
 from hardy.targets.cpu.kernels.kernel import Array, Epilogue, Kernel, Output
 from hardy.targets.cpu.kernels.tile import Panels, cut_columns
-from hardy.targets.cpu.kernels.window import Place, Window, choose_width, fold_line, for_each_tile
+from hardy.targets.cpu.kernels.window import Place, Window, choose_width, fold_line, tiles_of_line
 
 
 def depthwise(
@@ -52,6 +54,9 @@ def depthwise(
             return emit.fma(value, weight, acc)
         return multiply_add_16(acc, value, weight, isa)
 
+    def weighted(table: list[list[Expr]]) -> Callable[[Expr, Expr, int, int], Expr]:
+        return lambda acc, value, tap, vector: combine(acc, value, table[tap][vector])
+
     def tile(place: Place, panel: Panels, column: Expr) -> None:
         registers = [[code.register(acc_dtype, n) for n in panel.lanes] for _ in place.columns]
         channel = column
@@ -67,7 +72,10 @@ def depthwise(
             for j in range(s.kernel[1]):
                 offsets = np.cumsum((0, *panel.lanes))
                 table.append(
-                    [code.load(w, at + (j * panel.width + int(o)), n) for o, n in zip(offsets, panel.lanes, strict=False)]
+                    [
+                        code.load(w, at + (j * panel.width + int(o)), n)
+                        for o, n in zip(offsets, panel.lanes, strict=False)
+                    ]
                 )
             return table
 
@@ -88,7 +96,7 @@ def depthwise(
             table = weights(line)
             row = place.line * s.stride[0] - s.pads[0] + line * s.dilation[0]
             at = code.let((place.image * s.height + row) * (s.width * s.channels) + column)
-            fold_line(s, place, at, load_x, panel.lanes, registers, lambda a, v, j, k: combine(a, v, table[j][k]))
+            fold_line(s, place, at, load_x, panel.lanes, registers, weighted(table))
             if pad_value:
                 outside(line, all_columns=False)
         if pad_value and not isinstance(count, int):
@@ -107,15 +115,18 @@ def depthwise(
         for panel in panels:
             with code.loop(panel.count, "panel") as p:
                 column = p * panel.width + panel.start
-                for_each_tile(code, s, wide, lambda place, q=panel, c=column: tile(place, q, c), image, line)
+                for place in tiles_of_line(code, s, wide, image, line):
+                    tile(place, panel, column)
 
     def pack(weight: Array) -> Array:
-        """[C, 1, KH, KW] -> a panel after the other, [KH * KW, panel width] each; integers as their low 16 bits."""
+        """[C, 1, KH, KW] -> a panel after the other, [KH * KW, width] each; integers as their low 16 bits."""
         flat = weight.reshape(s.channels, taps).T
         if acc_dtype == "int32":
             flat = flat.astype(np.int32) & 0xFFFF if isa.arch == "x86_64" else flat.astype(np.int32)
         pieces = [
-            flat[:, p.start + i * p.width : p.start + (i + 1) * p.width].reshape(-1) for p in panels for i in range(p.count)
+            flat[:, p.start + i * p.width : p.start + (i + 1) * p.width].reshape(-1)
+            for p in panels
+            for i in range(p.count)
         ]
         return np.ascontiguousarray(np.concatenate(pieces))
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
 from tvm import tirx
 
 from hardy.targets.cpu.isa import Isa
@@ -27,6 +28,11 @@ class Dot:
     acc_dtype: str
     group: int
     shift: int = 0
+
+    @property
+    def line(self) -> int:
+        """Elements of the packed weight in a cache line of 64 bytes."""
+        return 64 // np.dtype(self.w_dtype).itemsize
 
     def load_x(self, x: Buffer, index: Expr) -> Expr:
         """The `group` elements at `index`, as one scalar."""
@@ -121,4 +127,3 @@ def integer_dot(x_dtype: str, isa: Isa) -> Dot:
 
 def dot_for(x_dtype: str, isa: Isa) -> Dot:
     return F32 if x_dtype == "float32" else integer_dot(x_dtype, isa)
-

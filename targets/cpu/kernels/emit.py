@@ -52,8 +52,9 @@ class Register:
 
     def __init__(self, code: Code, dtype: str, lanes: int) -> None:
         self._code = code
-        self._index = _ramp(0, lanes)
-        self._buffer = tirx.decl_buffer((lanes,), dtype, name="r", layout=None)
+        # One element of a vector type: a scalar index stays whatever a pass makes of vector indices.
+        self._index = tirx.IntImm("int32", 0)
+        self._buffer = tirx.decl_buffer((1,), vector(dtype, lanes), name="r", layout=None)
         code.add(tirx.AllocBuffer(self._buffer))
 
     def get(self) -> Expr:
@@ -88,7 +89,9 @@ class Code:
         return buffer
 
     @contextmanager
-    def loop(self, extent: Expr, name: str = "i", *, parallel: bool = False, start: Expr = 0) -> Iterator[Expr]:
+    def loop(
+        self, extent: Expr, name: str = "i", *, parallel: bool = False, start: Expr = 0
+    ) -> Iterator[Expr]:
         """A loop over start .. start + extent - 1. A loop of one iteration is written without the loop."""
         if isinstance(extent, int) and extent == 1 and not parallel:
             yield start
@@ -128,8 +131,11 @@ class Code:
         return var
 
     def hold(self, value: Expr) -> Expr:
-        """`let` for any expression: through a register, because TVM's analyzer, which looks into the value of a
-        variable, rejects nested lets and comparisons of vectors. LLVM makes the same code of both."""
+        """`let` for any expression, through a register.
+
+        TVM's analyzer, which looks into the value of a variable, rejects nested lets and comparisons of
+        vectors. LLVM makes the same code of both.
+        """
         if not isinstance(value, tvm.ir.Expr) or isinstance(value, tirx.Var | tirx.IntImm | tirx.FloatImm):
             return value
         if isinstance(value, tirx.Broadcast) and isinstance(value.value, tirx.IntImm | tirx.FloatImm):
@@ -189,13 +195,20 @@ def floordiv(a: Expr, b: int) -> Expr:
 
 
 def intrinsic(dtype: str, name: str, *args: Expr) -> Expr:
-    """A pure LLVM intrinsic; `dtype` is the result's vector type. LLVM derives overloads from the operands."""
+    """A pure LLVM intrinsic; `dtype` is the result's vector type, overloads follow from the operands."""
     return tirx.call_llvm_pure_intrin(dtype, name, *args)
 
 
 def fma(a: Expr, b: Expr, c: Expr) -> Expr:
     """a * b + c, fused where the instruction set can (LLVM's fmuladd)."""
     return intrinsic(str(a.ty.dtype), "llvm.fmuladd", a, b, c)
+
+
+def prefetch(code: Code, buffer: Buffer, index: Expr) -> None:
+    """Asks for an element's cache line in the second-level cache; the element need not exist."""
+    address = tirx.address_of(load(buffer, index, 1))
+    read, level, data = (tirx.IntImm("int32", n) for n in (0, 2, 1))
+    code.add(tirx.Evaluate(tirx.call_llvm_intrin("void", "llvm.prefetch", address, read, level, data)))
 
 
 def _ramp(index: Expr, lanes: int) -> Expr:

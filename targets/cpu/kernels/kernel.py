@@ -47,9 +47,9 @@ class Kernel:
     """A private TIR function over raw pointers that returns int32 zero.
 
     `inputs` names the parameters in order: activations, packed weight, bias, `epilogue0`..., `output`,
-    `workspace` (only when `workspace_bytes` is not zero). Pointers need the alignment of their element only,
-    64 bytes make them faster; the workspace must be aligned to 64 bytes. `pack` turns the constant weight into
-    the array that the kernel reads; it is the identity where there is no weight.
+    `workspace` (only when `workspace_bytes` is not zero). Pointers need the alignment of their element
+    only, 64 bytes make them faster; the workspace must be aligned to 64 bytes. `pack` turns the constant
+    weight into the array that the kernel reads; it is the identity where there is no weight.
     """
 
     func: Any
@@ -87,7 +87,7 @@ class Output:
 
 
 class Workspace:
-    """Hands out parts of the workspace, in elements, each on a 64-byte boundary for elements up to 8 bytes."""
+    """Hands out parts of the workspace, in elements, each on a 64-byte boundary."""
 
     def __init__(self, elements: int = 0) -> None:
         self.elements = elements

@@ -1,8 +1,8 @@
 """Elementary functions of f32 vectors in plain vector arithmetic, so that no library call breaks a loop.
 
-Every function maps an f32 expression of any number of lanes to one of as many lanes. Errors against the exact
-value stay within 2 units in the last place for exp, log and tanh, 3 for sigmoid, 5 for erf between -1 and 1; results
-under 2^-125 may be flushed to zero. NaN gives NaN.
+Every function maps an f32 expression of any number of lanes to one of as many lanes. Errors against the
+exact value stay within 2 units in the last place for exp, log and tanh, 3 for sigmoid, 5 for erf between -1
+and 1; results under 2^-125 may be flushed to zero. NaN gives NaN.
 """
 
 from __future__ import annotations
@@ -104,9 +104,10 @@ def with_sign(magnitude: Expr, sign: Expr) -> Expr:
 
 
 def round_to_int(x: Expr, low: float = -(2.0**31), high: float = 2.0**31 - 128) -> Expr:
-    """The nearest i32, ties to even, of x limited to low .. high (the i32 range by default); NaN gives some i32.
+    """The nearest i32, ties to even, of x limited to low .. high; NaN gives some i32.
 
-    A requantization passes the limits of its type less the zero point and needs no other saturation.
+    The limits are i32's own by default. A requantization passes the limits of its type less the zero point
+    and needs no other saturation.
     """
     # Without the limits LLVM 22 would also fold an unaligned load into SSE2's conversion, which traps.
     return emit.intrinsic(emit.vector("int32", emit.lanes_of(x)), "llvm.lrint", clamp(x, low, high))
@@ -142,7 +143,7 @@ def tanh(x: Expr) -> Expr:
     def both(v: Expr) -> Expr:
         far = with_sign(like(v, 1.0) - like(v, 2.0) / (exp(absolute(v) * like(v, 2.0)) + like(v, 1.0)), v)
         near = let(v * v, lambda s: fma(polynomial(s, TANH) * s, v, v))
-        return select(tirx.LT(absolute(v), like(v, 0.625)), near, select(tirx.EQ(v, v), far, v))
+        return select(tirx.LT(absolute(v), like(v, 0.625)), near, far)
 
     return let(x, both)
 
@@ -153,7 +154,10 @@ def erf(x: Expr) -> Expr:
     def rational(v: Expr) -> Expr:
         quotient = let(v * v, lambda s: v * polynomial(s, ERF_P) / polynomial(s, ERF_Q))
         # Exactly one beyond the limit: gelu multiplies 1 + erf by any number.
-        return let(absolute(v), lambda a: select(tirx.GE(a, like(v, ERF_LIMIT)), with_sign(like(v, 1.0), v), quotient))
+        return let(
+            absolute(v),
+            lambda a: select(tirx.GE(a, like(v, ERF_LIMIT)), with_sign(like(v, 1.0), v), quotient),
+        )
 
     return let(clamp(x, -ERF_LIMIT, ERF_LIMIT), rational)
 
@@ -225,5 +229,3 @@ def _float(x: Expr) -> Expr:
 
 def _int(x: Expr, value: int) -> Expr:
     return emit.const(value, "int32", emit.lanes_of(x))
-
-

@@ -36,7 +36,14 @@ def matmul(
     with int8 weights and i32 accumulation (bias i32). `transposed` says that `pack` is given [N, K].
     """
     return row_product(
-        Rows(m, k, m * k), n, isa, x_dtype=x_dtype, transposed=transposed, bias=bias, epilogue=epilogue, threads=threads
+        Rows(m, k, m * k),
+        n,
+        isa,
+        x_dtype=x_dtype,
+        transposed=transposed,
+        bias=bias,
+        epilogue=epilogue,
+        threads=threads,
     )
 
 
@@ -87,7 +94,11 @@ def row_product(
     blocks = -(-tiles // per_block) if tiles else 1
     rows_per_block = min(m, per_block * tile_rows + tail)
     workspace = Workspace(m * stride if staged else 0)
-    area = workspace.take(rows_per_block * panels[0].width * (blocks if threads > 1 else 1)) if reduction.part else 0
+    area = (
+        workspace.take(rows_per_block * panels[0].width * (blocks if threads > 1 else 1))
+        if reduction.part
+        else 0
+    )
 
     code = Code()
     x = code.pointer("x", x_dtype, rows.elements)
@@ -98,7 +109,9 @@ def row_product(
     source = scratch if staged else x
     product = Product(code, dot, source, w, b, output, whole, n, scratch)
 
-    def tile(chunk: Chunk, count: int, first: Expr, place: Expr, panel: Panels, column: Expr) -> None:
+    def tile(
+        chunk: Chunk, count: int, first: Expr, place: Expr, panel: Panels, column: Expr, turn: Expr
+    ) -> None:
         product.tile(
             chunk,
             [(first + r) * stride for r in range(count)],
@@ -107,16 +120,30 @@ def row_product(
             column=column,
             channel=column,
             partial_at=place,
+            turn=(turn, per_block),
         )
 
     if staged and rows.lines:
         _gather(code, isa, dot, x, x_dtype, source, rows, stride)
     with code.loop(blocks, "block", parallel=threads > 1) as block:
-        here = per_block if tiles == blocks * per_block else emit.minimum(per_block, tiles - block * per_block)
+        here = (
+            per_block if tiles == blocks * per_block else emit.minimum(per_block, tiles - block * per_block)
+        )
         last = block > blocks - 2
         partial = area + block * (rows_per_block * panels[0].width if threads > 1 else 0)
         if staged and not rows.lines:
-            _stage(code, isa, dot, x, x_dtype, source, k, stride, block * (per_block * tile_rows), here * tile_rows)
+            _stage(
+                code,
+                isa,
+                dot,
+                x,
+                x_dtype,
+                source,
+                k,
+                stride,
+                block * (per_block * tile_rows),
+                here * tile_rows,
+            )
             if tail:
                 with code.when(last):
                     _stage(code, isa, dot, x, x_dtype, source, k, stride, tiles * tile_rows, tail)
@@ -127,12 +154,20 @@ def row_product(
                 if tiles:
                     with code.loop(here, "tile") as t:
                         first = (block * per_block + t) * tile_rows
-                        tile(chunk, tile_rows, first, partial + t * size_of_tile, panel, column)
+                        tile(chunk, tile_rows, first, partial + t * size_of_tile, panel, column, t)
                 if tail:
                     with code.when(last):
-                        tile(chunk, tail, tiles * tile_rows, partial + here * size_of_tile, panel, column)
+                        tile(
+                            chunk, tail, tiles * tile_rows, partial + here * size_of_tile, panel, column, here
+                        )
 
-    inputs = ("x", "weight", *(("bias",) if bias else ()), *output.names, *(("workspace",) if scratch is not None else ()))
+    inputs = (
+        "x",
+        "weight",
+        *(("bias",) if bias else ()),
+        *output.names,
+        *(("workspace",) if scratch is not None else ()),
+    )
 
     def pack(weight: Array) -> Array:
         return pack_weight(weight.T if transposed else weight, panels, dot)
@@ -158,7 +193,16 @@ def _tiles_per_block(
 
 
 def _stage(
-    code: Code, isa: Isa, dot: Dot, x: Buffer, x_dtype: str, to: Buffer, k: int, stride: int, first: Expr, count: Expr
+    code: Code,
+    isa: Isa,
+    dot: Dot,
+    x: Buffer,
+    x_dtype: str,
+    to: Buffer,
+    k: int,
+    stride: int,
+    first: Expr,
+    count: Expr,
 ) -> None:
     """Copies `count` neighbouring rows from row `first` on."""
     with code.loop(count, "row") as r:

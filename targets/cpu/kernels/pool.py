@@ -11,8 +11,8 @@ from hardy.targets.cpu.kernels import emit
 from hardy.targets.cpu.kernels.emit import Code, Expr
 from hardy.targets.cpu.kernels.kernel import Epilogue, Kernel, Output
 from hardy.targets.cpu.kernels.tile import Panels, cut_columns
-from hardy.targets.cpu.kernels.vector import combine, identity
-from hardy.targets.cpu.kernels.window import Place, Window, choose_width, fold_line, for_each_tile
+from hardy.targets.cpu.kernels.vector import Fold, combine, identity
+from hardy.targets.cpu.kernels.window import Place, Window, choose_width, fold_line, tiles_of_line
 
 Kind = Literal["max", "sum", "avg"]
 UNROLL = 16  # taps of a line that are written out; longer lines become a loop
@@ -28,11 +28,13 @@ def pool2d(
     epilogue: Epilogue | None = None,
     threads: int = 1,
 ) -> Kernel:
-    """y[N, OH, OW, C] = epilogue(fold of the windows of x[N, H, W, C]). Inputs: x, epilogue operands, output.
+    """y[N, OH, OW, C] = epilogue(fold of the windows of x[N, H, W, C]).
+
+    Inputs: x, epilogue operands, output.
 
     `max` accumulates in x's type and keeps NaN; `sum` accumulates integers in i32; `avg` is for float32 and
-    divides by the taps inside the image, or with `count_padding` by those inside the padded image. `x_dtype` is
-    float32, int32, int8 or uint8. Padding never wins a maximum and adds nothing to a sum.
+    divides by the taps inside the image, or with `count_padding` by those inside the padded image. `x_dtype`
+    is float32, int32, int8 or uint8. Padding never wins a maximum and adds nothing to a sum.
     """
     s = shape
     if kind == "avg" and x_dtype != "float32":
@@ -40,18 +42,26 @@ def pool2d(
     acc_dtype = x_dtype if kind == "max" or x_dtype == "float32" else "int32"
     epilogue = epilogue or Epilogue(dtype=acc_dtype)
     lanes = isa.lanes(acc_dtype)
-    whole = s.kernel == (s.height, s.width) and not any(s.pads) and s.dilation == (1, 1) and s.out_h == s.out_w == 1
+    whole = (
+        s.kernel == (s.height, s.width)
+        and not any(s.pads)
+        and s.dilation == (1, 1)
+        and s.out_h == s.out_w == 1
+    )
     vectors = min(4 if whole else 2 if isa.registers >= 32 else 1, max(1, s.channels // lanes))
     panels = cut_columns(s.channels, vectors, lanes)
     wide = 1 if whole or s.kernel[1] > UNROLL else choose_width(isa, s.out_w, 0, vectors)
     code = Code()
     x = code.pointer("x", x_dtype, s.batch * s.height * s.width * s.channels)
     output = Output(code, epilogue, s.batch * s.out_h * s.out_w * s.channels, s.channels)
-    fold = "max" if kind == "max" else "sum"
+    fold: Fold = "max" if kind == "max" else "sum"
 
     def load_x(at: Expr, n: int) -> Expr:
         value = emit.load(x, at, n)
         return code.let(value if acc_dtype == x_dtype else tirx.Cast(emit.vector(acc_dtype, n), value))
+
+    def enter(acc: Expr, value: Expr, _tap: int, _vector: int) -> Expr:
+        return combine(fold, acc, value)
 
     def tile(place: Place, panel: Panels, column: Expr) -> None:
         registers = [[code.register(acc_dtype, n) for n in panel.lanes] for _ in place.columns]
@@ -71,7 +81,7 @@ def pool2d(
                         register.set(combine(fold, register.get(), value))
                         channel += n
             else:
-                fold_line(s, place, at, load_x, panel.lanes, registers, lambda a, v, _tap, _k: combine(fold, a, v))
+                fold_line(s, place, at, load_x, panel.lanes, registers, enter)
         for q, row in enumerate(registers):
             pixel = (place.image * s.out_h + place.line) * s.out_w + place.pixel + q
             taps = _taps(s, place, q, count, count_padding) if kind == "avg" else None
@@ -87,7 +97,8 @@ def pool2d(
         for panel in panels:
             with code.loop(panel.count, "panel") as p:
                 column = p * panel.width + panel.start
-                for_each_tile(code, s, wide, lambda place, q=panel, c=column: tile(place, q, c), image, line)
+                for place in tiles_of_line(code, s, wide, image, line):
+                    tile(place, panel, column)
     return Kernel(code.finish(), ("x", *output.names))
 
 
@@ -101,7 +112,9 @@ def _taps(s: Window, place: Place, q: int, lines: Expr, count_padding: bool) -> 
     columns: Expr = len(place.columns[q])
     if count_padding:
         # With `ceil`, windows may reach beyond the padding; what lies there is not counted.
-        lines = _padded_taps(place.line, s.stride[0], s.dilation[0], s.kernel[0], s.pads[0], s.height + s.pads[2])
+        lines = _padded_taps(
+            place.line, s.stride[0], s.dilation[0], s.kernel[0], s.pads[0], s.height + s.pads[2]
+        )
         pixel = place.pixel + q
         columns = _padded_taps(pixel, s.stride[1], s.dilation[1], s.kernel[1], s.pads[1], s.width + s.pads[3])
     count = lines * columns

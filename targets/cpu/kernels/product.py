@@ -1,12 +1,14 @@
 """The code of a matrix product's tiles, and the order in which they go through K.
 
-A long K is cut into chunks, so that a chunk of one weight panel stays in the first-level cache while every tile
-of the block uses it; between chunks the accumulators wait in the workspace.
+A panel far too large for the first-level cache is cut into chunks of K, so that a chunk stays there while
+every tile of the block uses it; between chunks the accumulators wait in the workspace. While a chunk is in
+use, its tiles together prefetch the next one: weights come from the third-level cache or from memory, and
+without this the first tile of every panel waits for them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
@@ -18,14 +20,16 @@ from hardy.targets.cpu.kernels.emit import Buffer, Code, Expr, Register
 from hardy.targets.cpu.kernels.kernel import Output
 
 CHUNK_BYTES = 24 << 10  # of a weight panel, half of a first-level cache
+LARGE_PANEL_BYTES = 256 << 10  # below this, streaming a panel from the second-level cache costs nothing
+NEAR_LINES = 256  # how far ahead a weight that is read only once is prefetched
 
 
 @dataclass(frozen=True, slots=True)
 class Reduction:
-    """The loops over K, outermost first: (extent, step of the index into x). One step is one dot-product group.
+    """The loops over K, outermost first: (extent, step of the index into x).
 
-    The innermost loop goes over neighbouring elements. `part` is the number of its steps in a chunk; zero
-    means that the tiles go through K at once.
+    One step is one group of the dot product. The innermost loop goes over neighbouring elements. `part` is the
+    number of its steps in a chunk; zero means that the tiles go through K at once.
     """
 
     loops: tuple[tuple[int, int], ...]
@@ -44,7 +48,7 @@ def chunked(loops: tuple[tuple[int, int], ...], step_bytes: int) -> Reduction:
     whole = Reduction(loops)
     run = loops[-1][0]
     most = max(1, CHUNK_BYTES // step_bytes)
-    if whole.steps <= 2 * most:
+    if whole.steps * step_bytes <= LARGE_PANEL_BYTES:
         return whole
     parts = -(-run // most)
     return Reduction(loops, -(-run // parts))
@@ -81,8 +85,20 @@ def chunks(code: Code, reduction: Reduction) -> Iterator[Chunk]:
         count = reduction.steps // run * parts
         number = code.let(index * parts + p, "number")
         yield Chunk(
-            x_offset + done * stride, index * run + done, ((code.let(steps), stride),), number < 1, number > count - 2
+            x_offset + done * stride,
+            index * run + done,
+            ((code.let(steps), stride),),
+            number < 1,
+            number > count - 2,
         )
+
+
+@dataclass(frozen=True, slots=True)
+class Ahead:
+    """What a tile prefetches: `pace` elements of the weight in every step, from element `at` on."""
+
+    at: Expr
+    pace: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,11 +126,13 @@ class Product:
         channel: Expr,
         w_at: Expr = 0,
         partial_at: Expr = 0,
+        turn: tuple[Expr, int] = (0, 1),
     ) -> None:
         """One tile's share of a chunk: rows begin in x at `x_at`, their outputs at `y_at`.
 
         `column` is the panel's first column in the group whose packed weight begins at `w_at`, `channel` its
-        place among all channels. `partial_at` is where the accumulators wait.
+        place among all channels. `partial_at` is where the accumulators wait. The tile is number turn[0] of
+        the turn[1] that use the chunk.
         """
         code = self.code
         tile = [[code.register(self.dot.acc_dtype, n) for n in lanes] for _ in x_at]
@@ -145,8 +163,18 @@ class Product:
         code.choose(chunk.first, begin, resume)
         x_at = [at + chunk.x_offset for at in x_at]
         panel_at = code.let(w_at + column * self.k + chunk.step * (sum(lanes) * self.dot.group))
-        accumulate(code, self.dot, self.x, x_at, self.w, panel_at, lanes, chunk.loops, tile)
+        ahead = self._ahead(chunk, panel_at, sum(lanes) * self.dot.group, *turn)
+        accumulate(code, self.dot, self.x, x_at, self.w, panel_at, lanes, chunk.loops, tile, ahead)
         code.choose(chunk.last, finish, pause)
+
+    def _ahead(self, chunk: Chunk, panel_at: Expr, step_elements: int, turn: Expr, turns: int) -> Ahead:
+        """This tile's share of prefetching what follows the chunk in the packed weight."""
+        steps: Expr = 1
+        for extent, _ in chunk.loops:
+            steps = steps * extent
+        pace = -(-step_elements // turns)
+        distance = steps * step_elements if turns > 2 else NEAR_LINES * self.dot.line
+        return Ahead(self.code.let(panel_at + distance + turn * (steps * pace)), pace)
 
     def _start(self, column: Expr, channel: Expr, w_at: Expr, lanes: Sequence[int]) -> list[Expr]:
         """What a panel's accumulators start from: the bias and the correction for a shifted x."""
@@ -164,7 +192,9 @@ class Product:
         return values
 
 
-def _places(tile: list[list[Register]], lanes: Sequence[int], at: Expr) -> Iterator[tuple[Register, Expr, int]]:
+def _places(
+    tile: list[list[Register]], lanes: Sequence[int], at: Expr
+) -> Iterator[tuple[Register, Expr, int]]:
     """Every accumulator with its place in the workspace and its lanes."""
     offset = 0
     for row in tile:
@@ -183,6 +213,7 @@ def accumulate(
     lanes: Sequence[int],
     loops: Sequence[tuple[Expr, int]],
     tile: list[list[Register]],
+    ahead: Ahead = Ahead(0, 0),
 ) -> None:
     """Adds to a tile's accumulators, [row][vector], the products of the steps of `loops`.
 
@@ -206,6 +237,8 @@ def accumulate(
 
     def nest(depth: int, x_offset: Expr, index: Expr) -> None:
         if depth == len(loops):
+            for element in range(0, ahead.pace, dot.line):
+                emit.prefetch(code, w, ahead.at + index * ahead.pace + element)
             step(x_offset, w_at + index * width)
             return
         extent, stride = loops[depth]

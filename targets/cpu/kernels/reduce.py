@@ -28,8 +28,8 @@ def reduce_rows(
 ) -> Kernel:
     """y[rows] = epilogue(fold of x[rows, n] over the last axis). Inputs: x, epilogue operands, output.
 
-    Integers are summed in i32, folded to the greatest or least in their own type. `mean` divides a float32 sum
-    by n. Epilogue operands of kind `channel` are vectors over the rows.
+    Integers are summed in i32, folded to the greatest or least in their own type. `mean` divides a
+    float32 sum by n. Epilogue operands of kind `channel` are vectors over the rows.
     """
     acc_dtype = "int32" if fold == "sum" and x_dtype != "float32" else x_dtype
     epilogue = epilogue or Epilogue(dtype=acc_dtype)
@@ -48,10 +48,10 @@ def reduce_rows(
 
 
 def softmax(rows: int, n: int, isa: Isa, *, epilogue: Epilogue | None = None, threads: int = 1) -> Kernel:
-    """y[rows, n] = epilogue(softmax of x[rows, n] over the last axis), f32. Inputs: x, epilogue operands, output,
-    and a workspace where the output is not f32.
+    """y[rows, n] = epilogue(softmax of x[rows, n] over the last axis), f32.
 
-    A row that is -inf throughout, or holds NaN or +inf, gives NaN.
+    Inputs: x, epilogue operands, output, workspace. A row that is -inf throughout, or holds NaN or +inf,
+    gives NaN.
     """
     epilogue = epilogue or Epilogue()
     code = Code()
@@ -82,8 +82,8 @@ def layer_norm(
 ) -> Kernel:
     """y[rows, n] = epilogue((x - mean) / sqrt(variance + eps)) over the last axis, f32.
 
-    Inputs: x, epilogue operands, output. Scale and shift are channel operands of the epilogue. The variance is
-    that of the population, computed from the differences to the mean.
+    Inputs: x, epilogue operands, output. Scale and shift are channel operands of the epilogue. The
+    variance is that of the population, computed from the differences to the mean.
     """
     code = Code()
     x = code.pointer("x", "float32", rows * n)
@@ -135,7 +135,7 @@ def rms_norm(
 
 
 def fold_row(code: Code, isa: Isa, n: int, dtype: str, fold: Fold, load: Callable[[Expr, int], Expr]) -> Expr:
-    """The fold of load(at, lanes) over at = 0 .. n - 1, as a scalar variable; every element is loaded once."""
+    """The fold of load(at, lanes) over at = 0 .. n - 1, as a scalar variable; each element is loaded once."""
     lanes = isa.lanes(dtype)
     totals = []
     wide = n // (lanes * CHAINS)

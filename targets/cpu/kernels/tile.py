@@ -52,7 +52,7 @@ def _cut_vectors(columns: int, lanes: int) -> tuple[int, ...]:
 
 
 def packed_elements(k: int, columns: int, dot: Dot) -> int:
-    """Elements of the packed weight: whole groups of K, and four bytes a column for the shift's correction."""
+    """Elements of the packed weight: whole groups of K, four bytes a column for the shift's correction."""
     return (k + -k % dot.group + (4 if dot.shift else 0)) * columns
 
 

@@ -7,7 +7,7 @@ tiles between them are one loop; down the image the loop over the window's lines
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from hardy.targets.cpu.isa import Isa
@@ -87,8 +87,11 @@ class Place:
         return len(self.columns)
 
 
-def for_each_tile(code: Code, w: Window, wide: int, body: Callable[[Place], None], image: Expr, line: Expr) -> None:
-    """Writes the tiles of one output line: border tiles one by one, equal tiles between them as a loop."""
+def tiles_of_line(code: Code, w: Window, wide: int, image: Expr, line: Expr) -> Iterator[Place]:
+    """The tiles of one output line: border tiles one by one, equal tiles between them once, in a loop.
+
+    What the caller writes for a tile is written before the next one is asked for.
+    """
     every = tuple(range(w.kernel[1]))
     starts = list(range(0, w.out_w, wide))
     tiles = [tuple(tuple(w.columns(q)) for q in range(p, min(p + wide, w.out_w))) for p in starts]
@@ -99,7 +102,7 @@ def for_each_tile(code: Code, w: Window, wide: int, body: Callable[[Place], None
             while i + run < len(tiles) and tiles[i + run] == tiles[i]:
                 run += 1
         with code.loop(run, "tile") as t:
-            body(Place(image, line, (t + i) * wide, tiles[i]))
+            yield Place(image, line, (t + i) * wide, tiles[i])
         i += run
 
 
@@ -121,8 +124,8 @@ def fold_line(
 ) -> None:
     """Folds one line of every window of the tile into its registers.
 
-    `row_at` is the element of the image's line at its first pixel and the tile's first channel. Every pixel of
-    the line is loaded once, then entered in all windows that see it; `combine(acc, x, tap, vector)`.
+    `row_at` is the element of the image's line at its first pixel and the tile's first channel. Every pixel
+    of the line is loaded once, then entered in all windows that see it; `combine(acc, x, tap, vector)`.
     """
     users: dict[int, list[tuple[int, int]]] = {}
     for q, taps in enumerate(place.columns):

@@ -1,6 +1,7 @@
 """Arithmetic of the op set's element types in TIR: storage, conversion, wrapping integers, NaN rules.
 
-Values are computed in their `COMPUTE` type: f16, bf16 and f8 in f32, bool as one bit, 4-bit integers in a byte.
+Values are computed in their `COMPUTE` type: f16, bf16 and f8 in f32, bool as one bit, 4-bit integers
+in a byte.
 TVM marks 32- and 64-bit sums and products as free of overflow, which LLVM may exploit, so integers that must
 wrap are computed in a wider type, or for 64 bits in halves.
 """
@@ -45,7 +46,7 @@ COMPUTE: dict[DType, str] = {
 }
 
 
-BYTES = {name: int(name.lstrip("uintfloat")) // 8 for name in STORAGE.values()}
+BYTES = {name: dtype.torch.itemsize for dtype, name in STORAGE.items()}
 
 
 def immediate(literal: Literal, lanes: int) -> Expr:
@@ -130,7 +131,7 @@ def _decode(raw: Expr, f: SmallFloat) -> Expr:
 
 
 def _encode(x: Expr, f: SmallFloat) -> Expr:
-    """The bits (i32) of an f32 rounded to nearest even; beyond the range infinite, or NaN without infinity."""
+    """The bits (i32) of an f32 rounded to nearest even; beyond the range infinite, or NaN."""
     drop = 23 - f.mantissa
     nan = (1 << (f.bits - 1)) - 1
     infinity = nan if f.finite else ((1 << f.exponent) - 1) << f.mantissa
@@ -186,7 +187,7 @@ def convert(x: Expr, source: DType, to: DType, *, saturate: bool = False) -> Exp
 
 
 def is_nan(x: Expr) -> Expr:
-    """Whether a float is NaN. TVM's `!=` is false for NaN, so it is the negated `==`; x must be a variable."""
+    """Whether a float is NaN; x must be a variable. TVM's `!=` is false for NaN, hence the negated `==`."""
     return tirx.Not(tirx.EQ(x, x))
 
 
@@ -294,7 +295,10 @@ def _guarded_division(
 ) -> Expr:
     """Integer division without its two traps: by zero, and of the least integer by -1."""
     if _bits(x) < 32:
-        return cast(_guarded_division(cast(x, "int32"), cast(y, "int32"), f, by_minus_one, cast(by_zero, "int32")), emit.type_of(x))
+        return cast(
+            _guarded_division(cast(x, "int32"), cast(y, "int32"), f, by_minus_one, cast(by_zero, "int32")),
+            emit.type_of(x),
+        )
 
     def safe(v: Expr, w: Expr) -> Expr:
         zero, minus = tirx.EQ(w, like(w, 0)), tirx.EQ(w, like(w, -1))
@@ -324,7 +328,9 @@ def integer_power(x: Expr, y: Expr) -> Expr:
 
     def negative(v: Expr, w: Expr, power: Expr) -> Expr:
         even = tirx.EQ(w & like(w, 1), like(w, 0))
-        inverse = select(tirx.EQ(v, one), one, select(tirx.EQ(v, like(v, -1)), select(even, one, like(v, -1)), zero))
+        inverse = select(
+            tirx.EQ(v, one), one, select(tirx.EQ(v, like(v, -1)), select(even, one, like(v, -1)), zero)
+        )
         if emit.type_of(x).startswith("uint"):
             return power
         return select(tirx.LT(w, like(w, 0)), inverse, power)

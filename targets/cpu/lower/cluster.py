@@ -13,8 +13,9 @@ from hardy.compiler.ops.group import Group
 class Cluster:
     """Nodes in order, the values they read from memory, and the values they give.
 
-    One-element constants are not among `inputs`: they become immediates. `actual` maps inputs to the values of
-    the program that they stand for (themselves where missing), `results` are those of the outputs.
+    One-element constants are not among `inputs`: they become immediates. `actual` maps inputs to the
+    values of the program that they stand for (themselves where missing), `results` are those of the
+    outputs.
     """
 
     nodes: tuple[Node, ...]
@@ -29,7 +30,7 @@ class Cluster:
         numbers: dict[Value, int] = {v: i for i, v in enumerate(self.inputs)}
         rows: list[Hashable] = [tuple(v.type for v in self.inputs)]
         for node in self.nodes:
-            rows.append((node.op, tuple([numbers[v] if v in numbers else v.literal for v in node.operands])))
+            rows.append((node.op, tuple([numbers.get(v, v.literal) for v in node.operands])))
             for value in node.values:
                 numbers[value] = len(numbers)
         rows.append(tuple(numbers[v] for v in self.outputs))

@@ -1,13 +1,8 @@
-"""Expressions for single elements (or vectors of neighbours) of a cluster's values.
-
-`Trace` walks the same way without writing code: it finds what is read where, and which cuts and splits of the
-loops would make every access simple.
-"""
+"""Expressions for single elements (or vectors of neighbours) of a cluster's values."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 
 from tvm import tirx
 
@@ -18,117 +13,20 @@ from hardy.targets.cpu.kernels.emit import Buffer, Code, Expr
 from hardy.targets.cpu.kernels.math import like
 from hardy.targets.cpu.lower import arith, index, scalar
 from hardy.targets.cpu.lower.cluster import is_immediate
-from hardy.targets.cpu.lower.index import Axis, Index, Loaded, Quotient
-from hardy.targets.cpu.lower.movement import SOURCES, At, Choice, Inside, Read, Test, sources
+from hardy.targets.cpu.lower.index import Atom, Axis, Index, Loaded, Quotient
+from hardy.targets.cpu.lower.movement import SOURCES, At, Choice, Inside, Read, sources
+from hardy.targets.cpu.lower.trace import chosen, undecided
 
 # A value that is already computed: its element at an index tuple, in so many lanes.
 Bound = Callable[[At, int], Expr]
 
 
-def chosen(choice: Choice) -> Read | None:
-    """The operand that a choice always takes, None where it depends on the loop."""
-    low, high = choice.selector.bounds
-    start = 0
-    for limit, read in zip(choice.limits, choice.reads, strict=True):
-        if start <= low and high < limit:
-            return read
-        start = limit
-    return None
-
-
-def undecided(inside: Inside) -> list[Test] | None:
-    """The tests that depend on the loop; None where one always fails."""
-    left = []
-    for test in inside.tests:
-        low, high = test.index.bounds
-        if high < test.low or low >= test.high:
-            return None
-        whole = test.step == 1 or (test.index + -test.low).remainder(test.step) == index.ZERO
-        if low < test.low or high >= test.high or not whole:
-            left.append(test)
-    return left
-
-
-@dataclass
-class Trace:
-    """What evaluating elements at some index tuples reads, and what would simplify it.
-
-    `reads` are the flat positions of loads, `tests` the indices whose value decides a branch, `splits` and
-    `cuts` the wanted loop transformations.
-    """
-
-    inside: set[Node]
-    bound: Mapping[Value, object] = field(default_factory=dict)
-    reads: dict[tuple[Value, Index], None] = field(default_factory=dict)
-    tests: list[Index] = field(default_factory=list)
-    splits: dict[tuple[Axis, int], None] = field(default_factory=dict)
-    cuts: dict[Axis, set[int]] = field(default_factory=dict)
-    _seen: set[tuple[Value, At]] = field(default_factory=set)
-
-    def visit(self, value: Value, at: At) -> None:
-        if (value, at) in self._seen or is_immediate(value) or value in self.bound:
-            return
-        self._seen.add((value, at))
-        if value.node not in self.inside:
-            flat = index.flatten(at, value.type.shape)
-            self.reads[value, flat] = None
-            for wanted in index.factors_wanted(flat):
-                self.splits[wanted] = None
-            self._loads(flat)
-            return
-        node = value.node
-        if type(node.op) not in SOURCES:
-            for operand in node.operands:
-                self.visit(operand, index.broadcast(at, operand.type.shape))
-            return
-        source = sources(node, at)
-        if isinstance(source, Read):
-            self.visit(source.value, source.at)
-        elif isinstance(source, Choice):
-            self._choice(source)
-        else:
-            self._inside(source)
-
-    def _choice(self, choice: Choice) -> None:
-        read = chosen(choice)
-        if read is not None:
-            self.visit(read.value, read.at)
-            return
-        self._undecided(choice.selector, choice.limits)
-        for read in choice.reads:
-            self.visit(read.value, read.at)
-
-    def _inside(self, inside: Inside) -> None:
-        tests = undecided(inside)
-        if tests is None:
-            return
-        for test in tests:
-            self._undecided(test.index, (test.low, test.high))
-        self.visit(inside.read.value, inside.read.at)
-
-    def _undecided(self, selector: Index, limits: tuple[int, ...]) -> None:
-        self.tests.append(selector)
-        self._loads(selector)
-        if len(selector.terms) == 1:
-            ((atom, c),) = selector.terms.items()
-            if isinstance(atom, Axis) and c == 1:
-                points = {p - selector.constant for p in limits}
-                self.cuts.setdefault(atom, set()).update(p for p in points if 0 < p < atom.extent)
-
-    def _loads(self, flat: Index) -> None:
-        for atom in flat.terms:
-            if isinstance(atom, Loaded):
-                self.visit(atom.value, atom.at)
-            elif not isinstance(atom, Axis):
-                self._loads(atom.index)
-
-
 class Elements:
     """Writes the expressions of elements at one point of a loop nest.
 
     `env` holds the loop variables; along `vector` an expression covers `lanes` neighbours that begin at
-    env[vector]. Every element is computed once. Where an element is only read under a condition, its loads are
-    guarded by the condition, and what is computed from them is computed in any case.
+    env[vector]. Every element is computed once. Where an element is only read under a condition, its
+    loads are guarded by the condition, and what is computed from them is computed in any case.
     """
 
     def __init__(
@@ -148,8 +46,11 @@ class Elements:
         self._vector = vector if lanes > 1 else None
         self._lanes = lanes
         self._bound = bound or {}
-        self._known: dict[tuple[Value, At, Expr], Expr] = {}
+        self._known: dict[tuple[Value, At, int], Expr] = {}
+        # The condition of the branch that is being written, and the branch's number (0 outside).
         self._guard: Expr = None
+        self._branch = 0
+        self._branches = 0
         self._single = self if self._vector is None and lanes == 1 else None
 
     @property
@@ -157,7 +58,7 @@ class Elements:
         """Elements of the first lane only: what indices are made of."""
         if self._single is None:
             self._single = Elements(self._code, self._inside, self._buffers, self._env, bound=self._bound)
-        self._single._guard = self._guard
+        self._single._guard, self._single._branch = self._guard, self._branch
         return self._single
 
     def value(self, value: Value, at: At) -> Expr:
@@ -167,76 +68,12 @@ class Elements:
             return arith.immediate(value.literal, self._lanes)
         if value in self._bound:
             return self._bound[value](at, self._lanes)
-        key = (value, at, self._guard)
+        key = (value, at, self._branch)
         if key not in self._known:
             inside = value.node in self._inside
-            self._known[key] = self._code.hold(self._compute(value.node, at) if inside else self._load(value, at))
+            result = self._compute(value.node, at) if inside else self._load(value, at)
+            self._known[key] = self._code.hold(result)
         return self._known[key]
-
-    def _loads(self, flat: Index) -> None:
-        for atom in flat.terms:
-            if isinstance(atom, Loaded):
-                self.visit(atom.value, atom.at)
-            elif not isinstance(atom, Axis):
-                self._loads(atom.index)
-
-
-class Elements:
-    """Writes the expressions of elements at one point of a loop nest.
-
-    `env` holds the loop variables; along `vector` an expression covers `lanes` neighbours that begin at
-    env[vector]. Every element is computed once. Where an element is only read under a condition, its loads are
-    guarded by the condition, and what is computed from them is computed in any case.
-    """
-
-    def __init__(
-        self,
-        code: Code,
-        inside: set[Node],
-        buffers: Mapping[Value, Buffer],
-        env: Mapping[Axis, Expr],
-        vector: Axis | None = None,
-        lanes: int = 1,
-        bound: Mapping[Value, Bound] | None = None,
-    ) -> None:
-        self._code = code
-        self._inside = inside
-        self._buffers = buffers
-        self._env = env
-        self._vector = vector if lanes > 1 else None
-        self._lanes = lanes
-        self._bound = bound or {}
-        self._known: dict[tuple[Value, At, Expr], Expr] = {}
-        self._guard: Expr = None
-        self._single = self if self._vector is None and lanes == 1 else None
-
-    @property
-    def _scalars(self) -> Elements:
-        """Elements of the first lane only: what indices are made of."""
-        if self._single is None:
-            self._single = Elements(self._code, self._inside, self._buffers, self._env, bound=self._bound)
-        self._single._guard = self._guard
-        return self._single
-
-    def value(self, value: Value, at: At) -> Expr:
-        """An element in its compute type, in as many lanes as the nest has."""
-        if is_immediate(value):
-            assert value.literal is not None
-            return arith.immediate(value.literal, self._lanes)
-        if value in self._bound:
-            return self._bound[value](at, self._lanes)
-        key = (value, at, self._guard)
-        if key not in self._known:
-            inside = value.node in self._inside
-            self._known[key] = self._code.hold(self._compute(value.node, at) if inside else self._load(value, at))
-        return self._known[key]
-
-    def _immediate(self, value: Value) -> Expr:
-        literal = value.literal
-        assert literal is not None
-        dtype = literal.type.dtype
-        number = literal.tensor.reshape(()).to(_plain(dtype)).item()
-        return emit.const(number, arith.COMPUTE[dtype], self._lanes)
 
     def _load(self, value: Value, at: At) -> Expr:
         flat = index.flatten(at, value.type.shape)
@@ -274,7 +111,9 @@ class Elements:
         selector = self.index(choice.selector)
         start, result = 0, None
         for limit, read in zip(choice.limits, choice.reads, strict=True):
-            here = tirx.And(tirx.GE(selector, like(selector, start)), tirx.LT(selector, like(selector, limit)))
+            here = tirx.And(
+                tirx.GE(selector, like(selector, start)), tirx.LT(selector, like(selector, limit))
+            )
             value = self._guarded(here, read)
             result = value if result is None else tirx.Select(emit.splat(here, self._lanes), value, result)
             start = limit
@@ -282,10 +121,12 @@ class Elements:
 
     def _guarded(self, condition: Expr, read: Read) -> Expr:
         """An element that may only be read where the (scalar) condition holds."""
-        before = self._guard
-        self._guard = condition if before is None else tirx.And(before, condition)
+        before = self._guard, self._branch
+        self._guard = condition if self._guard is None else tirx.And(self._guard, condition)
+        self._branches += 1
+        self._branch = self._branches
         value = self.value(read.value, read.at)
-        self._guard = before
+        self._guard, self._branch = before
         return value
 
     def _inside_or_fill(self, inside: Inside, dtype: DType) -> Expr:
@@ -320,7 +161,7 @@ class Elements:
         total = total + i.constant if i.constant else total
         return tirx.IntImm("int32", total) if isinstance(total, int) else total
 
-    def _atom(self, atom: index.Atom) -> Expr:
+    def _atom(self, atom: Atom) -> Expr:
         if isinstance(atom, Axis):
             return self._env[atom]
         if isinstance(atom, Loaded):

@@ -1,4 +1,4 @@
-"""Fits what follows a kernel's anchor into the kernel's epilogue: elementwise work on results in registers."""
+"""Fits what follows a kernel's anchor into the kernel's epilogue: elementwise work on registers."""
 
 from __future__ import annotations
 

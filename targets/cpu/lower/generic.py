@@ -1,7 +1,7 @@
 """Products and windows of any type and rank as reductions over index maps: the general form of every kernel.
 
-A matrix product is a sum over an axis of products of two views, a convolution the same over windows, pooling a
-fold over windows. `lower_reduction` makes loops of these.
+A matrix product is a sum over an axis of products of two views, a convolution the same over windows,
+pooling a fold over windows. `lower_reduction` makes loops of these.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from hardy.targets.cpu.select import Selector
 
 @dataclass(frozen=True)
 class Windows(Op):
-    """[batch, channels, *positions, *kernel]: the windows over the spatial axes of x [batch, channels, *spatial]."""
+    """[batch, channels, *positions, *kernel] of x [batch, channels, *spatial]: the windows over it."""
 
     kernel: tuple[int, ...]
     strides: tuple[int, ...]
@@ -146,7 +146,12 @@ def alone(selector: Selector, cluster: Cluster, b: Builder, value: Value, result
 
 
 def padded(
-    selector: Selector, cluster: Cluster, x: Value, padding: Sequence[tuple[int, int]], layout: str, fill: float
+    selector: Selector,
+    cluster: Cluster,
+    x: Value,
+    padding: Sequence[tuple[int, int]],
+    layout: str,
+    fill: float,
 ) -> Value:
     """x, channels first, with its border written out: a value that lies in memory."""
     b = Builder()
@@ -204,4 +209,3 @@ def _counts(b: Builder, op: AvgPool, x: TensorType, y: Value) -> Value:
     inside = torch.ones((1, 1, *spatial), dtype=torch.float64)
     count = op.windows(inside, 0.0).sum(tuple(range(-len(op.kernel), 0)))
     return b.constant(count.to(x.dtype.torch))
-

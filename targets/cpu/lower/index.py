@@ -8,7 +8,7 @@ load, which a broadcast and which a gather.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -218,6 +218,8 @@ def flatten(at: Sequence[Index], shape: Sequence[int]) -> Index:
 
 def unflatten(flat: Index, shape: Sequence[int]) -> tuple[Index, ...]:
     """The index tuple of an element number that lies inside the tensor."""
+    if 0 in shape:
+        return (ZERO,) * len(shape)
     result = []
     for i, (size, stride) in enumerate(zip(shape, strides(shape), strict=True)):
         if size == 1:
@@ -251,6 +253,3 @@ def factors_wanted(index: Index) -> Iterator[tuple[Axis, int]]:
         elif isinstance(atom, Loaded):
             for inside in atom.at:
                 yield from factors_wanted(inside)
-
-
-Emit = Callable[[Index], object]

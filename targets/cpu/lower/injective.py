@@ -90,11 +90,11 @@ def _lower_concat(selector: Selector, cluster: Cluster) -> None:
         length = value.type.size // outer
         if length:
             source = selector.source(cluster.actual.get(value, value))
-            _copy_rows(selector, source, target.at(offset * each), outer, length * each, row * each)
+            copy_rows(selector, source, target.at(offset * each), outer, length * each, row * each)
         offset += length
 
 
-def _copy_rows(selector: Selector, source: Ref, target: Ref, rows: int, length: int, stride: int) -> None:
+def copy_rows(selector: Selector, source: Ref, target: Ref, rows: int, length: int, stride: int) -> None:
     """Copy `rows` runs of `length` bytes to places `stride` bytes apart."""
     if rows == 1 or length == stride:
         selector.copy(source, target, rows * length)

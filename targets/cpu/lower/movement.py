@@ -1,7 +1,8 @@
 """Ops that move elements: where each element of a result comes from.
 
 `sources` answers for one node and one index tuple: a `Read` of an operand's element, a `Choice` between
-operands by an index (concat), or an `Inside` that reads an operand in a region and a constant elsewhere (pad).
+operands by an index (concat), or an `Inside` that reads an operand in a region and a constant elsewhere
+(pad).
 """
 
 from __future__ import annotations
@@ -78,7 +79,9 @@ def _slice(op: s.Slice, node: Node, at: At) -> Source:
 
 
 def _reverse(op: s.Reverse, node: Node, at: At) -> Source:
-    turned = [n - 1 - i if a in op.axes else i for a, (i, n) in enumerate(zip(at, node.type.shape, strict=True))]
+    turned = [
+        n - 1 - i if a in op.axes else i for a, (i, n) in enumerate(zip(at, node.type.shape, strict=True))
+    ]
     return Read(node.operands[0], tuple(turned))
 
 
@@ -125,9 +128,7 @@ def _gather_nd(op: s.GatherNd, node: Node, at: At) -> Source:
     x, indices = node.operands
     depth, rank = indices.type.shape[-1], indices.type.rank
     row = at[: rank - 1]
-    picked = [
-        _loaded(indices, (*row, index.constant(k)), x.type.shape[op.batch + k]) for k in range(depth)
-    ]
+    picked = [_loaded(indices, (*row, index.constant(k)), x.type.shape[op.batch + k]) for k in range(depth)]
     return Read(x, (*row[: op.batch], *picked, *at[rank - 1 :]))
 
 

@@ -5,15 +5,17 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from itertools import pairwise
 
 from hardy.compiler.ir import Node, Value
 from hardy.targets.cpu.isa import Isa
 from hardy.targets.cpu.kernels.emit import Buffer, Code, Expr
 from hardy.targets.cpu.lower import arith, index, scalar
 from hardy.targets.cpu.lower.cluster import Cluster
-from hardy.targets.cpu.lower.elements import Bound, Elements, Trace
+from hardy.targets.cpu.lower.elements import Bound, Elements
 from hardy.targets.cpu.lower.index import Axis, Index
 from hardy.targets.cpu.lower.movement import At
+from hardy.targets.cpu.lower.trace import Trace
 
 MAX_BOXES = 64
 
@@ -61,7 +63,8 @@ def refine(
     box: Box, values: Sequence[Value], inside: set[Node], bound: Mapping[Value, object], cuts: bool = True
 ) -> list[tuple[Box, Trace]]:
     """Cuts and splits a box until every access is simple, or nothing helps; with each part's trace."""
-    done, work = [], [box]
+    done: list[tuple[Box, Trace]] = []
+    work = [box]
     while work:
         part = work.pop()
         trace = Trace(inside, bound)
@@ -89,7 +92,7 @@ def _replace(box: Box, axis: Axis, by: Index, axes: Sequence[Axis]) -> Box:
 def _cut(box: Box, axis: Axis, points: Sequence[int]) -> list[Box]:
     ends = [0, *points, axis.extent]
     parts = []
-    for start, stop in zip(ends, ends[1:], strict=False):
+    for start, stop in pairwise(ends):
         piece = Axis(stop - start)
         axes = [piece] if piece.extent > 1 else []
         parts.append(_replace(box, axis, index.of_axis(piece) + start, axes))

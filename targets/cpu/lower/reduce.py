@@ -1,8 +1,8 @@
 """Lowers reductions over any axes, with elementwise producers and consumers in the same loops.
 
-The loops over what is kept are outside. Where neighbours in memory are kept, a vector holds one accumulator per
-lane; where they are reduced, lanes hold partial results that are combined at the end. Long float sums go
-through partial sums, so that rounding errors do not grow with the length.
+The loops over what is kept are outside. Where neighbours in memory are kept, a vector holds one
+accumulator per lane; where they are reduced, lanes hold partial results that are combined at the end. Long
+float sums go through partial sums, so that rounding errors do not grow with the length.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from hardy.targets.cpu.lower.fold import Fold, fold_for, leave
 from hardy.targets.cpu.lower.index import Axis, Index
 from hardy.targets.cpu.lower.injective import declare, sources
 from hardy.targets.cpu.lower.movement import At
-from hardy.targets.cpu.lower.nest import Box, Loop, is_smooth, merge, pieces, refine, vector_lanes, whole
+from hardy.targets.cpu.lower.nest import Box, Loop, is_smooth, merge, refine, vector_lanes, whole
 from hardy.targets.cpu.program import KernelFunction
 from hardy.targets.cpu.select import Selector
 
@@ -138,7 +138,9 @@ class _Reduce:
             for start, count, chains, width in _blocks(inner.extent, lanes):
                 with self.code.loop(count) as block:
                     places = [block * (chains * width) + (start + c * width) for c in range(chains)]
-                    for place, register in zip(places, self._kept_fold(inner, vector, places, width), strict=True):
+                    for place, register in zip(
+                        places, self._kept_fold(inner, vector, places, width), strict=True
+                    ):
                         inner.bind(self.env, place)
                         self._finish(register.get(), vector, width)
 
@@ -228,7 +230,7 @@ class _Reduce:
 
 
 def _blocks(extent: int, lanes: int) -> Iterator[tuple[int, int, int, int]]:
-    """Cuts a loop into (start, count, chains, width): several vectors at once while that divides, then single."""
+    """Cuts a loop into (start, count, chains, width): several vectors at once, then single ones."""
     start = 0
     for width in dict.fromkeys((lanes, min(lanes, 4), 1)):
         for chains in (CHAINS, 1) if width == lanes else (1,):

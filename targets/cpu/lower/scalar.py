@@ -90,9 +90,7 @@ def _sign(x: Expr) -> Expr:
         return select(tirx.NE(x, like(x, 0)), like(x, 1), like(x, 0))
     return let(
         x,
-        lambda v: select(
-            tirx.GT(v, like(v, 0)), like(v, 1), select(tirx.LT(v, like(v, 0)), like(v, -1), v)
-        ),
+        lambda v: select(tirx.GT(v, like(v, 0)), like(v, 1), select(tirx.LT(v, like(v, 0)), like(v, -1), v)),
     )
 
 
@@ -104,13 +102,15 @@ def _abs(x: Expr) -> Expr:
     return let(x, lambda v: select(tirx.LT(v, like(v, 0)), arith.negate(v), v))
 
 
-def _maximum(x: Expr, y: Expr) -> Expr:
+def maximum(x: Expr, y: Expr) -> Expr:
+    """The `max` op."""
     if _is_bool(x):
         return tirx.Or(x, y)
     return arith.fmax(x, y) if emit.type_of(x).startswith("float") else tirx.Max(x, y)
 
 
-def _minimum(x: Expr, y: Expr) -> Expr:
+def minimum(x: Expr, y: Expr) -> Expr:
+    """The `min` op."""
     if _is_bool(x):
         return tirx.And(x, y)
     return arith.fmin(x, y) if emit.type_of(x).startswith("float") else tirx.Min(x, y)
@@ -195,8 +195,8 @@ SCALAR: dict[type[Op], Rule] = {
     e.Div: _arithmetic(arith.divide, tirx.And),
     e.Rem: _rem,
     e.Pow: _pow,
-    e.Max: _binary(_maximum),
-    e.Min: _binary(_minimum),
+    e.Max: _binary(maximum),
+    e.Min: _binary(minimum),
     e.Equal: _compare(tirx.EQ),
     e.Less: _compare(tirx.LT),
     e.LessEqual: _compare(tirx.LE),
@@ -236,7 +236,7 @@ _F64_CALLS = (e.Exp, e.Log, e.Tanh, e.Erf)
 
 
 def rule_for(node: Node) -> Rule | None:
-    """How the node's result is computed from its operands' elements, None where it is not elementwise here."""
+    """How the node's result is computed from its operands' elements; None where it is not elementwise."""
     kind = type(node.op)
     if kind in LIBRARY:
         return lambda op, dtype, args: call_library(LIBRARY[kind], *args)

@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from hardy.compiler.errors import UnsupportedError
-from hardy.compiler.ir import Constant, Input, Node, Op
-from hardy.compiler.ops import linear, pool, reduce
+from hardy.compiler.ir import Constant, Graph, Input, Node, Op, Value
+from hardy.compiler.ops import activation, linear, norm, pool, recurrent, reduce, shape
 from hardy.compiler.ops.group import Group
 from hardy.targets.cpu.kernels.emit import MAX_ELEMENTS
-from hardy.targets.cpu.lower import generic
 from hardy.targets.cpu.lower.cluster import Cluster, cluster_of
 from hardy.targets.cpu.lower.injective import is_injective, lower_injective
+from hardy.targets.cpu.lower.parts import lower_graph
+from hardy.targets.cpu.lower.pooling import lower_pool
+from hardy.targets.cpu.lower.product import lower_conv, lower_matmul
+from hardy.targets.cpu.lower.recurrent import lower_recurrent
 from hardy.targets.cpu.lower.reduce import lower_reduction
+from hardy.targets.cpu.lower.rows import lower_rows
+from hardy.targets.cpu.lower.rows import takes as rows_taken
+from hardy.targets.cpu.lower.scan import lower_arg, lower_cumsum, lower_top_k
+from hardy.targets.cpu.lower.scatter import lower_scatter
+from hardy.targets.cpu.program import Ref
 from hardy.targets.cpu.select import Selector
 from hardy.targets.target import YES, Support, no
 
@@ -22,12 +30,21 @@ from hardy.targets.target import YES, Support, no
 class Rule:
     """How an op that is more than a choice of elements is lowered.
 
-    `lower` gets the cluster and its only node of this kind, and answers whether it could build a kernel of the
-    whole cluster; alone, every node that `takes` accepts must succeed.
+    `lower` gets the cluster and its only node of this kind, and answers whether it could build a kernel
+    of the whole cluster; alone, every node that `takes` accepts must succeed.
     """
 
     lower: Callable[[Selector, Cluster, Node], bool]
     takes: Callable[[Node], Support] = lambda node: YES
+
+
+def _lower_recurrent(selector: Selector, cluster: Cluster, anchor: Node) -> bool:
+    def lower_part(
+        selector: Selector, graph: Graph, places: Mapping[Value, Ref], targets: Sequence[Ref]
+    ) -> None:
+        lower_graph(selector, graph, places, targets, supports, lower_cluster)
+
+    return lower_recurrent(selector, cluster, anchor, lower_part)
 
 
 RULES: dict[type[Op], Rule] = {
@@ -35,10 +52,22 @@ RULES: dict[type[Op], Rule] = {
     reduce.ReduceProd: Rule(lower_reduction),
     reduce.ReduceMax: Rule(lower_reduction),
     reduce.ReduceMin: Rule(lower_reduction),
-    linear.Matmul: Rule(generic.lower_matmul),
-    linear.Conv: Rule(generic.lower_conv),
-    pool.MaxPool: Rule(generic.lower_pool),
-    pool.AvgPool: Rule(generic.lower_pool),
+    linear.Matmul: Rule(lower_matmul),
+    linear.Conv: Rule(lower_conv),
+    pool.MaxPool: Rule(lower_pool),
+    pool.AvgPool: Rule(lower_pool),
+    reduce.ArgMax: Rule(lower_arg),
+    reduce.ArgMin: Rule(lower_arg),
+    reduce.CumSum: Rule(lower_cumsum),
+    reduce.TopK: Rule(lower_top_k),
+    shape.ScatterElements: Rule(lower_scatter),
+    shape.ScatterNd: Rule(lower_scatter),
+    recurrent.Rnn: Rule(_lower_recurrent),
+    recurrent.Gru: Rule(_lower_recurrent),
+    recurrent.Lstm: Rule(_lower_recurrent),
+    activation.Softmax: Rule(lower_rows, rows_taken),
+    norm.LayerNorm: Rule(lower_rows, rows_taken),
+    norm.RmsNorm: Rule(lower_rows, rows_taken),
 }
 
 
@@ -67,11 +96,18 @@ def supports(node: Node) -> Support:
 
 def lower(selector: Selector, node: Node) -> None:
     """Append the calls that compute a node or group."""
-    cluster = cluster_of(node, lambda n: is_injective(n) or type(n.op) in RULES)
-    if not _lower_whole(selector, cluster):
-        for part in cluster.runs(is_injective):
-            if not _lower_whole(selector, part):
-                raise UnsupportedError(f"the cpu target cannot lower {part.nodes[0].op.name}", where=node.source)
+    lower_cluster(selector, cluster_of(node, lambda n: is_injective(n) or type(n.op) in RULES))
+
+
+def lower_cluster(selector: Selector, cluster: Cluster) -> None:
+    """One kernel for the cluster where that can be, else several."""
+    if _lower_whole(selector, cluster):
+        return
+    for part in cluster.runs(is_injective):
+        if not _lower_whole(selector, part):
+            raise UnsupportedError(
+                f"the cpu target cannot lower {part.nodes[0].op.name}", where=part.nodes[0].source
+            )
 
 
 def _lower_whole(selector: Selector, cluster: Cluster) -> bool:

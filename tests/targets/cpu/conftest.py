@@ -46,7 +46,9 @@ def guarded(array: Array) -> tuple[Guarded, Array]:
     return memory, copy
 
 
-def run_kernel(kernel: Kernel, isa: Isa, *arrays: Array, shape: tuple[int, ...], dtype: str = "float32") -> Array:
+def run_kernel(
+    kernel: Kernel, isa: Isa, *arrays: Array, shape: tuple[int, ...], dtype: str = "float32"
+) -> Array:
     """Compiles the kernel and runs it: the arrays are its inputs without output and workspace."""
     compiled = compile_kernels({"kernel": kernel}, isa)["kernel"]
     memories, inputs = zip(*(guarded(a) for a in arrays), strict=True)

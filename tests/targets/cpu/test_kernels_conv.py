@@ -12,7 +12,7 @@ from hardy.targets.cpu.kernels.depthwise import depthwise
 from hardy.targets.cpu.kernels.kernel import Epilogue, EpilogueOperand
 from hardy.targets.cpu.kernels.window import Window
 
-quick = settings(max_examples=10, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+quick = settings(max_examples=5, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
 small = st.integers(1, 3)
 pads = st.integers(0, 2)
 
@@ -41,20 +41,19 @@ def integers(seed, dtype, *shape):
 @st.composite
 def convolutions(draw):
     groups = draw(st.sampled_from([1, 1, 2, 3]))
-    shape = dict(
-        batch=draw(st.integers(1, 2)),
-        height=draw(st.integers(1, 12)),
-        width=draw(st.integers(1, 20)),
-        channels=draw(st.integers(1, 9)) * groups,
-        out_channels=draw(st.integers(1, 37)) * groups,
-        kernel=(draw(small), draw(small)),
-        stride=(draw(small), draw(small)),
-        pads=(draw(pads), draw(pads), draw(pads), draw(pads)),
-        dilation=(draw(st.integers(1, 2)), draw(st.integers(1, 2))),
-        groups=groups,
-    )
     try:
-        return Conv(**shape)
+        return Conv(
+            batch=draw(st.integers(1, 2)),
+            height=draw(st.integers(1, 12)),
+            width=draw(st.integers(1, 20)),
+            channels=draw(st.integers(1, 9)) * groups,
+            out_channels=draw(st.integers(1, 37)) * groups,
+            kernel=(draw(small), draw(small)),
+            stride=(draw(small), draw(small)),
+            pads=(draw(pads), draw(pads), draw(pads), draw(pads)),
+            dilation=(draw(st.integers(1, 2)), draw(st.integers(1, 2))),
+            groups=groups,
+        )
     except ValueError:
         assume(False)
 
@@ -113,13 +112,13 @@ def test_convolution_with_threads_and_a_residual(run, near, float_isa):
 
 @st.composite
 def windows(draw):
-    kernel = draw(st.sampled_from([(3, 3), (5, 5), (7, 7), (1, 3), (2, 1)]))
+    kernel = draw(st.sampled_from([(3, 3), (5, 5), (1, 3), (2, 1)]))
     try:
         return Window(
             batch=draw(st.integers(1, 2)),
-            height=draw(st.integers(1, 14)),
-            width=draw(st.integers(1, 20)),
-            channels=draw(st.integers(1, 70)),
+            height=draw(st.integers(1, 12)),
+            width=draw(st.integers(1, 12)),
+            channels=draw(st.integers(1, 40)),
             kernel=kernel,
             stride=(draw(small), draw(small)),
             pads=tuple(draw(st.integers(0, kernel[i % 2] // 2)) for i in range(4)),
@@ -149,6 +148,18 @@ def test_integer_depthwise_convolution_is_exact_for_any_shape(run, isa, s, x_dty
     shape = (s.batch, s.out_h, s.out_w, s.channels)
     y = run(kernel, isa, x, kernel.pack(w), shape=shape, dtype="int32")
     np.testing.assert_array_equal(y, exact(x, w, None, s, pad).astype(np.int64))
+
+
+def test_depthwise_convolution_is_right_at_model_shapes(run, near, float_isa):
+    for s in (
+        Window(1, 14, 14, 96, (3, 3), (1, 1), (1, 1, 1, 1)),
+        Window(1, 15, 15, 24, (3, 3), (2, 2), (1, 1, 1, 1)),
+        Window(1, 9, 40, 16, (7, 7), (1, 1), (3, 3, 3, 3)),
+    ):
+        x, w = normal(0, 1, s.height, s.width, s.channels), normal(1, s.channels, 1, *s.kernel)
+        kernel = depthwise(s, float_isa)
+        y = run(kernel, float_isa, x, kernel.pack(w), shape=(1, s.out_h, s.out_w, s.channels))
+        near(y, exact(x, w, None, s), w[0].size, 3)
 
 
 def test_shapes_without_output_are_refused():

@@ -10,17 +10,23 @@ from hypothesis import strategies as st
 from hardy.targets.cpu.kernels.pool import global_pool, pool2d
 from hardy.targets.cpu.kernels.window import Window
 
-quick = settings(max_examples=10, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+quick = settings(max_examples=5, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
 
 
 @st.composite
 def windows(draw):
     size, stride = draw(st.integers(1, 4)), draw(st.integers(1, 3))
     pad = draw(st.integers(0, size // 2))
-    height, width, channels = draw(st.integers(1, 13)), draw(st.integers(1, 19)), draw(st.integers(1, 70))
+    height, width, channels = draw(st.integers(1, 13)), draw(st.integers(1, 13)), draw(st.integers(1, 40))
     try:
         return Window(
-            draw(st.integers(1, 2)), height, width, channels, (size, size), (stride,) * 2, (pad,) * 4,
+            draw(st.integers(1, 2)),
+            height,
+            width,
+            channels,
+            (size, size),
+            (stride,) * 2,
+            (pad,) * 4,
             ceil=draw(st.booleans()),
         )
     except ValueError:
@@ -28,7 +34,9 @@ def windows(draw):
 
 
 def image(s, seed=0):
-    return np.random.default_rng(seed).standard_normal((s.batch, s.height, s.width, s.channels), dtype=np.float32)
+    return np.random.default_rng(seed).standard_normal(
+        (s.batch, s.height, s.width, s.channels), dtype=np.float32
+    )
 
 
 def last(y):
@@ -52,7 +60,9 @@ def test_maximum_pooling_agrees_with_torch_and_keeps_nan(run, float_isa, s):
     x = image(s)
     x.reshape(-1)[:: max(7, x.size // 5)] = np.nan
     x.reshape(-1)[3::11] = -np.inf
-    expected = last(F.max_pool2d(torch.from_numpy(x).permute(0, 3, 1, 2), s.kernel, s.stride, s.pads[0], 1, s.ceil))
+    expected = last(
+        F.max_pool2d(torch.from_numpy(x).permute(0, 3, 1, 2), s.kernel, s.stride, s.pads[0], 1, s.ceil)
+    )
     y = run(pool2d(s, "max", float_isa), float_isa, x, shape=expected.shape)
     np.testing.assert_array_equal(y, expected)
 

@@ -12,7 +12,7 @@ from hardy.targets.cpu.kernels.elementwise import elementwise
 from hardy.targets.cpu.kernels.kernel import Epilogue, EpilogueOperand
 from hardy.targets.cpu.kernels.reduce import layer_norm, reduce_rows, rms_norm, softmax
 
-quick = settings(max_examples=8, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+quick = settings(max_examples=5, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
 rows, lengths = st.integers(1, 5), st.integers(1, 150)
 
 
@@ -54,7 +54,9 @@ def test_norms_are_right_for_any_length(run, near, float_isa, m, n):
 
 
 @quick
-@given(m=rows, n=lengths, fold=st.sampled_from(["sum", "max", "min"]), dtype=st.sampled_from(["float32", "int8"]))
+@given(
+    m=rows, n=lengths, fold=st.sampled_from(["sum", "max", "min"]), dtype=st.sampled_from(["float32", "int8"])
+)
 def test_reductions_are_right_for_any_length(run, near, float_isa, m, n, fold, dtype):
     x = (normal(0, m, n) * 40).astype(dtype)
     out = "int32" if dtype == "int8" and fold == "sum" else dtype
@@ -82,7 +84,14 @@ def test_product_of_activations_reads_heads_where_they_lie(run, near, float_isa,
         Strides(heads, depth, depth, square),
     )
     kernel = batch_matmul(
-        tokens, tokens, depth, float_isa, batch=axes, rows=(row, row, tokens), transpose_b=True, threads=threads
+        tokens,
+        tokens,
+        depth,
+        float_isa,
+        batch=axes,
+        rows=(row, row, tokens),
+        transpose_b=True,
+        threads=threads,
     )
     y = run(kernel, float_isa, q, k, shape=(batch, heads, tokens, tokens))
     near(y, np.einsum("bshd,bthd->bhst", q.astype(np.float64), k), depth, 4)
@@ -103,7 +112,9 @@ FUNCTIONS = {
 @pytest.mark.parametrize("name", FUNCTIONS)
 def test_function_is_within_tolerance_of_float64_everywhere(run, float_isa, name):
     every = np.linspace(0, 2**32 - 1, 150_001).astype(np.uint32).view(np.float32)
-    special = np.array([0, -0.0, np.inf, -np.inf, np.nan, 1e-45, -1e-40, 88.7228, 88.7229, -87.4, 1, -1], np.float32)
+    special = np.array(
+        [0, -0.0, np.inf, -np.inf, np.nan, 1e-45, -1e-40, 88.7228, 88.7229, -87.4, 1, -1], np.float32
+    )
     x = np.concatenate([every, np.linspace(-20, 20, 50_001, dtype=np.float32), special])
     epilogue = Epilogue(apply=lambda acc, _: getattr(math, name)(acc))
     y = run(elementwise(1, x.size, float_isa, epilogue=epilogue), float_isa, x, shape=x.shape)
@@ -114,7 +125,9 @@ def test_function_is_within_tolerance_of_float64_everywhere(run, float_isa, name
 
 
 def test_round_to_int_rounds_ties_to_even_and_saturates(run, float_isa):
-    x = np.concatenate([np.arange(-100.5, 100.5, 0.5), [2.0**23 + 1, -(2.0**30), 0.49999997, 3e9, -3e9]]).astype(np.float32)
+    x = np.concatenate(
+        [np.arange(-100.5, 100.5, 0.5), [2.0**23 + 1, -(2.0**30), 0.49999997, 3e9, -3e9]]
+    ).astype(np.float32)
     epilogue = Epilogue(apply=lambda acc, _: math.round_to_int(acc), dtype="int32")
     y = run(elementwise(1, x.size, float_isa, epilogue=epilogue), float_isa, x, shape=x.shape, dtype="int32")
     np.testing.assert_array_equal(y, np.rint(np.clip(x, -(2.0**31), 2.0**31 - 128)).astype(np.int32))

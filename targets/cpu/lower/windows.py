@@ -1,0 +1,31 @@
+"""The two-dimensional windows of convolution and pooling as the kernels describe them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from hardy.compiler.ir import Value
+from hardy.targets.cpu.kernels.window import Window
+
+
+def pair(values: Sequence[int]) -> tuple[int, int]:
+    first, second = values
+    return first, second
+
+
+def pads(padding: Sequence[tuple[int, int]]) -> tuple[int, int, int, int]:
+    """Top, left, bottom, right."""
+    (top, bottom), (left, right) = padding
+    return top, left, bottom, right
+
+
+def window_of(
+    x: Value,
+    kernel: Sequence[int],
+    strides: Sequence[int],
+    padding: Sequence[tuple[int, int]],
+    dilations: Sequence[int],
+) -> Window:
+    """Windows over x [batch, height, width, channels]."""
+    batch, height, width, channels = x.type.shape
+    return Window(batch, height, width, channels, pair(kernel), pair(strides), pads(padding), pair(dilations))

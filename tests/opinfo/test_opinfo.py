@@ -1,0 +1,61 @@
+"""torch's operator tests through the frontend and the reference interpreter."""
+
+from __future__ import annotations
+
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from hardy.compiler.errors import HardyError, MismatchError
+from tests.opinfo.harness import ALL_ENTRIES, ENTRIES, check, samples
+
+TABLE = tomllib.loads((Path(__file__).parent / "refused.toml").read_text())
+REFUSED: dict[str, str] = TABLE["refused"]
+PARTLY: dict[str, str] = TABLE["partly"]
+NOT_RUN: dict[str, str] = TABLE["not_run"]
+
+
+def check_entry(name: str, *, everything: bool) -> None:
+    """Every sample agrees with torch, or is refused for the reason in the table."""
+    refusals: list[HardyError] = []
+    passed = 0
+    for sample in samples(name, everything=everything):
+        try:
+            check(sample)
+            passed += 1
+        except MismatchError:
+            raise
+        except HardyError as error:
+            refusals.append(error)
+    reason = REFUSED.get(name) or PARTLY.get(name)
+    for error in refusals:
+        assert reason is not None, f"{name} is refused and not in the table: {error}"
+        assert reason in str(error), f"{name} is refused for another reason than {reason!r}: {error}"
+    if name in REFUSED:
+        assert passed == 0, f"{passed} samples of {name} pass: remove it from the table, or list it as partly"
+    elif name in PARTLY:
+        assert refusals, f"{name} passes: remove it from the table"
+        assert passed, f"{name} is refused whole"
+
+
+@pytest.mark.parametrize("name", sorted(set(ENTRIES) - set(NOT_RUN)))
+def test_samples_agree_with_torch(name: str) -> None:
+    check_entry(name, everything=False)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", sorted(set(ENTRIES) - set(NOT_RUN) - set(PARTLY)))
+def test_all_samples_agree_with_torch(name: str) -> None:
+    check_entry(name, everything=True)
+
+
+def test_table_names_only_entries_of_torch_and_each_once() -> None:
+    names = [*REFUSED, *PARTLY, *NOT_RUN]
+    assert len(names) == len(set(names))
+    assert set(names) <= set(ALL_ENTRIES)
+    assert set(ALL_ENTRIES) - set(ENTRIES) <= set(NOT_RUN), "entries without float32 samples are not run"
+
+
+def test_most_of_torchs_entries_are_taken() -> None:
+    assert len(ENTRIES) - len(REFUSED) - len(set(NOT_RUN) & set(ENTRIES)) >= 450
