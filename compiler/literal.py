@@ -27,7 +27,9 @@ class Literal:
         tensor = tensor.detach()
         if tensor.device.type != "cpu":
             tensor = tensor.cpu()
-        self.tensor = tensor.contiguous()
+        tensor = tensor.contiguous()
+        # torch calls one element contiguous whatever its strides; its bytes need plain ones.
+        self.tensor = tensor.as_strided(tensor.shape, (1,) * tensor.ndim) if tensor.numel() == 1 else tensor
         self.type = TensorType(dtype, tuple(tensor.shape))
         self._digest: str | None = None
 

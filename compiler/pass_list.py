@@ -9,7 +9,7 @@ from types import EllipsisType
 from typing import Any
 
 from hardy.compiler.errors import UsageError
-from hardy.compiler.pipeline import Pass
+from hardy.compiler.pipeline import Pass, changed_options
 from hardy.compiler.types import DType
 
 Listed = Pass | str | EllipsisType
@@ -109,25 +109,4 @@ def _value(node: ast.expr, name: str, option: str) -> Any:
 
 def describe_pass(pass_: Pass) -> dict[str, Any]:
     """Name and options that are not at their default, in words that do not change from run to run."""
-    options = {}
-    for f in dataclasses.fields(pass_):
-        value = getattr(pass_, f.name)
-        if f.default is dataclasses.MISSING or value is not f.default:
-            options[f.name] = _words(value)
-    return {"name": pass_.name, "options": options}
-
-
-def _words(value: Any) -> Any:
-    if isinstance(value, DType):
-        return value.value
-    if value is None or isinstance(value, bool | int | float | str):
-        return value
-    if isinstance(value, frozenset | set):
-        return sorted(map(str, map(_words, value)))
-    if isinstance(value, list | tuple):
-        return [_words(v) for v in value]
-    if isinstance(value, Mapping):
-        return {str(k): _words(v) for k, v in value.items()}
-    if callable(value):
-        return getattr(value, "__qualname__", type(value).__qualname__)
-    return type(value).__qualname__
+    return {"name": pass_.name, "options": changed_options(pass_)}

@@ -28,7 +28,7 @@ from hardy.compiler.ir import Graph
 from hardy.compiler.ledger import Ledger, recording
 from hardy.compiler.text import print_graph
 from hardy.compiler.tolerance import compare
-from hardy.compiler.types import TensorType
+from hardy.compiler.types import DType, TensorType
 from hardy.compiler.verify import verify
 
 
@@ -60,7 +60,7 @@ class Record:
 
     index: int
     name: str
-    options: dict[str, str]
+    options: dict[str, Any]
     before: Statistics
     after: Statistics
     seconds: float
@@ -146,10 +146,9 @@ class Pipeline:
             if left is not None:
                 left -= book.total
             before, numbers = numbers, statistics(after) if changed else numbers
+            options = changed_options(pass_)
             records.append(
-                Record(
-                    index, pass_.name, _options(pass_), before, numbers, seconds, changed, book.counts, notes
-                )
+                Record(index, pass_.name, options, before, numbers, seconds, changed, book.counts, notes)
             )
             graph = after
         for instrument in instruments:
@@ -157,13 +156,30 @@ class Pipeline:
         return Result(graph, tuple(records))
 
 
-def _options(pass_: Pass) -> dict[str, str]:
-    """The options that are not at their default."""
-    return {
-        f.name: str(getattr(pass_, f.name))
-        for f in dataclasses.fields(pass_)
-        if f.default is dataclasses.MISSING or getattr(pass_, f.name) != f.default
-    }
+def changed_options(pass_: Pass) -> dict[str, Any]:
+    """The options that are not at their default, as plain values that do not change from run to run."""
+    options = {}
+    for f in dataclasses.fields(pass_):
+        value = getattr(pass_, f.name)
+        if f.default is dataclasses.MISSING or value is not f.default:
+            options[f.name] = _plain(value)
+    return options
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, DType):
+        return value.value
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    if isinstance(value, frozenset | set):
+        return sorted(map(str, map(_plain, value)))
+    if isinstance(value, list | tuple):
+        return [_plain(v) for v in value]
+    if isinstance(value, Mapping):
+        return {str(k): _plain(v) for k, v in value.items()}
+    if callable(value):
+        return getattr(value, "__qualname__", type(value).__qualname__)
+    return type(value).__qualname__
 
 
 class _Step:

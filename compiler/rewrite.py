@@ -195,6 +195,8 @@ class _Sweep:
     def _rewrite(self, original: Node, current: Node) -> bool:
         """Rewrite the node, and what it becomes, until no rule matches."""
         for repeat in range(MAX_REPEATS):
+            if not any(self.uses.get(v) for v in current.values):
+                return repeat > 0  # dead already
             found = self._first_match(current)
             if found is None:
                 return repeat > 0

@@ -398,3 +398,15 @@ def test_long_chains_take_one_sweep() -> None:
     for _ in range(3001):
         y = b(Neg(), y)
     assert ops(apply_rules(b.finish({"y": y}), [DoubleNegation()])) == ["neg"]
+
+
+def test_dead_nodes_are_left_alone_and_take_nothing_with_them() -> None:
+    graph = read("""
+    graph main(%x: f32[2]) {
+      %0: f32[2] = neg(%x)
+      %1: f32[2] = neg(%0)
+      %2: f32[2] = neg(%1)
+      %3: f32[2] = tanh(%0)
+      return %3 as y
+    }""")
+    assert apply_rules(graph, [DoubleNegation()]) is graph

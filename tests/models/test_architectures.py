@@ -33,7 +33,7 @@ def check_cpu(model: Model) -> None:
     with torch.no_grad():
         result = model.module(**given) if isinstance(given, dict) else model.module(*given)
     expected = [leaf for leaf in pytree.tree_leaves(result) if isinstance(leaf, torch.Tensor)]
-    actual = artifact.run(dict(zip(artifact.input_types, tensors, strict=True)))
+    actual = artifact.run(dict(zip(artifact.inputs, tensors, strict=True)))
     for (name, got), want in zip(actual.items(), expected, strict=True):
         require_close(name, want, torch.as_tensor(got), scaled=True)
 

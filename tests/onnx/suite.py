@@ -34,6 +34,8 @@ from hardy.onnx_backend import HardyBackend
 FAILURES = Path(__file__).with_name("failures.toml")
 BASIC_TYPES = (TensorProto.FLOAT, TensorProto.INT32, TensorProto.INT64, TensorProto.BOOL)
 
+CRASH = "crash: "
+
 DataSet = tuple[list[Any], list[Any]]
 
 
@@ -48,7 +50,7 @@ class Case:
     atol: float
 
     def error(self) -> str:
-        """Why the case fails, '' where it passes. What is no HardyError is a fault and is raised."""
+        """Why the case fails, '' where it passes; a crash is told from a refusal and a wrong result."""
         try:
             model = self.model()
             prepared = HardyBackend.prepare(model)
@@ -57,6 +59,8 @@ class Case:
                 Runner.assert_similar_outputs(expected, outputs, self.rtol, self.atol)
         except (HardyError, AssertionError) as error:
             return " ".join(f"{type(error).__name__}: {error}".split())
+        except Exception as error:  # one crash must not hide the other cases
+            return " ".join(f"{CRASH}{type(error).__name__}: {error}".split())
         return ""
 
     def chunk(self, count: int) -> int:
@@ -189,7 +193,12 @@ class Outcome:
     failures: dict[str, str]
 
     def unexpected(self, known: dict[str, str]) -> list[str]:
-        return [f"{name}: {why}" for name, why in self.failures.items() if name not in known]
+        """Failures that are not listed, and crashes, which no list excuses."""
+        return [
+            f"{name}: {why}"
+            for name, why in self.failures.items()
+            if name not in known or why.startswith(CRASH)
+        ]
 
 
 def run(selected: list[Case], target: str) -> Outcome:
@@ -224,7 +233,7 @@ def main() -> None:
         outcome = run(chosen, arguments.target)
         known = known_failures(suite, arguments.target)
         for name, why in outcome.failures.items():
-            print(f"{'known' if name in known else 'NEW  '} {name}: {why[:300]}")
+            print(f"{'known' if name in known else 'NEW  '} {name}: {why[:300]}", flush=True)
         kinds = Counter(why.split(":")[0] for why in outcome.failures.values())
         print(f"{suite} on {arguments.target}: {outcome.passed} of {len(chosen)} pass; {dict(kinds)}")
 

@@ -115,20 +115,27 @@ def round_to_int(x: Expr, low: float = -(2.0**31), high: float = 2.0**31 - 128) 
 
 def exp(x: Expr) -> Expr:
     """e to the x."""
+    # 2^n is applied as 2 * 2^(n - 1): the greatest results have n = 128, which no exponent holds.
+    return let(clamp(x, -87.336, 89.5), lambda v: _exp(v, 126) * like(v, 2.0))
 
-    def scaled(v: Expr) -> Expr:
-        return let(fma(v, like(v, 1.4426950408889634), like(v, ROUNDER)), lambda t: reduced(v, t))
 
-    def reduced(v: Expr, t: Expr) -> Expr:
-        # 2^n is applied as 2 * 2^(n - 1): the greatest results have n = 128, which no exponent holds.
-        scale = _float((_bits(t) << _int(t, 23)) + _int(t, 126 << 23))
+def exp_below_zero(x: Expr) -> Expr:
+    """e to the x where x is not above zero, NaN included."""
+    return let(x, lambda v: let(maximum(v, like(v, -87.336)), lambda w: _exp(w, 127)))
+
+
+def _exp(x: Expr, exponent: int) -> Expr:
+    """e to the x times 2^(exponent - 127), for x in the range of normal results."""
+
+    def reduced(t: Expr) -> Expr:
+        scale = _float((_bits(t) << _int(t, 23)) + _int(t, exponent << 23))
         n = t - like(t, ROUNDER)
-        return let(n, lambda n: finish(fma(n, like(n, -LN2_LOW), fma(n, like(n, -LN2_HIGH), v)), scale))
+        return let(n, lambda n: finish(fma(n, like(n, -LN2_LOW), fma(n, like(n, -LN2_HIGH), x)), scale))
 
     def finish(r: Expr, scale: Expr) -> Expr:
-        return let(r, lambda r: fma(polynomial(r, EXP), r * r, r + like(r, 1.0)) * like(r, 2.0) * scale)
+        return let(r, lambda r: fma(polynomial(r, EXP), r * r, r + like(r, 1.0)) * scale)
 
-    return let(clamp(x, -87.336, 89.5), scaled)
+    return let(fma(x, like(x, 1.4426950408889634), like(x, ROUNDER)), reduced)
 
 
 def sigmoid(x: Expr) -> Expr:

@@ -28,8 +28,8 @@ NEAR_LINES = 256  # how far ahead a weight that is read only once is prefetched
 class Reduction:
     """The loops over K, outermost first: (extent, step of the index into x).
 
-    One step is one group of the dot product. The innermost loop goes over neighbouring elements. `part` is the
-    number of its steps in a chunk; zero means that the tiles go through K at once.
+    One step is one group of the dot product. The innermost loop goes over neighbouring elements. `part` is
+    the number of its steps in a chunk; zero means that the tiles go through K at once.
     """
 
     loops: tuple[tuple[int, int], ...]

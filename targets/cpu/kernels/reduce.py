@@ -60,10 +60,11 @@ def softmax(rows: int, n: int, isa: Isa, *, epilogue: Epilogue | None = None, th
     scratch = code.pointer("workspace", "float32", rows * n)
     with code.loop(rows, "row", parallel=threads > 1) as row:
         base = code.let(row * n)
-        peak = fold_row(code, isa, n, "float32", "max", lambda at, lanes: emit.load(x, base + at, lanes))
+        # NaN need not reach the peak: its numerator is NaN, and so is the sum.
+        peak = fold_row(code, isa, n, "float32", "greatest", lambda at, lanes: emit.load(x, base + at, lanes))
 
         def numerator(at: Expr, lanes: int) -> Expr:
-            value = code.let(math.exp(emit.load(x, base + at, lanes) - emit.splat(peak, lanes)))
+            value = code.let(math.exp_below_zero(emit.load(x, base + at, lanes) - emit.splat(peak, lanes)))
             code.store(scratch, base + at, value)
             return value
 

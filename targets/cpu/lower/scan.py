@@ -233,9 +233,9 @@ class _Sorter:
             with code.when(tirx.Or(enters, self.before(value, self.load(last)))):
                 with code.loop(max(k - 1, 1), "shift"):
                     left = tirx.Max(slot.get() - 1, tirx.IntImm("int32", 0))
-                    neighbour = code.load(order, left, 1)
-                    other = self.load(neighbour)
-                    moves = tirx.And(tirx.GT(slot.get(), 0), self.before(value, other))
+                    inside = code.hold(tirx.GT(slot.get(), 0))
+                    neighbour = code.hold(select(inside, code.load(order, left, 1), tirx.IntImm("int32", 0)))
+                    moves = tirx.And(inside, self.before(value, self.load(neighbour)))
                     with code.when(moves):
                         code.store(order, slot.get(), neighbour)
                         slot.set(slot.get() - 1)
