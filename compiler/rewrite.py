@@ -19,7 +19,7 @@ from __future__ import annotations
 import functools
 import inspect
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, ClassVar
 
 from hardy.compiler.errors import GraphError
@@ -37,7 +37,7 @@ from hardy.compiler.matching import (
     Variable,
 )
 
-__all__ = ["Match", "Pattern", "Rule", "Term", "apply_rules", "count_uses", "explain"]
+__all__ = ["Match", "Pattern", "Rule", "Term", "apply_rules", "count_uses", "explain", "settle"]
 
 # A rule set that still finds work after so many sweeps rewrites in circles.
 MAX_SWEEPS = 64
@@ -153,6 +153,17 @@ def apply_rules(graph: Graph, rules: Iterable[Rule]) -> Graph:
             return graph
         graph = after
     raise GraphError(f"the rules do not come to rest; applied: {', '.join(book.counts)}")
+
+
+def settle(graph: Graph, *steps: Callable[[Graph], Graph]) -> Graph:
+    """Repeat steps in order until none changes the graph, at most `MAX_SWEEPS` times."""
+    for _ in range(MAX_SWEEPS):
+        before = graph
+        for step in steps:
+            graph = step(graph)
+        if graph is before:
+            break
+    return graph
 
 
 Index = Mapping[type[Op], Sequence[tuple[Rule, Needs]]]

@@ -16,6 +16,7 @@ from hardy.compiler.ops.quant import IntegerMatmul
 from hardy.compiler.ops.reduce import CumSum
 from hardy.compiler.ops.shape import Reshape
 from hardy.compiler.pipeline import Pass
+from hardy.compiler.rewrite import settle
 from hardy.passes.permute import axis_runs
 from hardy.passes.properties import along_axis, broadcasts
 from hardy.passes.sinking import Carried, Price, View, sink
@@ -31,7 +32,7 @@ class CleanReshapes(Pass):
     """
 
     def run(self, graph: Graph) -> Graph:
-        return sink(graph, Reshapes())
+        return settle(graph, lambda g: sink(g, Reshapes()))
 
 
 class Reshapes(View[Shape]):

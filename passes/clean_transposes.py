@@ -8,6 +8,7 @@ from hardy.compiler.ir import Builder, Constant, Graph, Node, Value
 from hardy.compiler.literal import Literal
 from hardy.compiler.ops.shape import Reshape, Transpose
 from hardy.compiler.pipeline import Pass
+from hardy.compiler.rewrite import settle
 from hardy.passes.permute import Permutation, carry, compose, inverse, is_identity, moves_nothing
 from hardy.passes.sinking import FREE, Carried, Price, View, sink
 
@@ -22,9 +23,9 @@ class CleanTransposes(Pass):
 
     def run(self, graph: Graph) -> Graph:
         # With insertions more can be reached; where that does not pay, without them it may.
-        for insert in (True, False):
-            graph = sink(graph, Transpositions(insert))
-        return graph
+        return settle(
+            graph, lambda g: sink(g, Transpositions(True)), lambda g: sink(g, Transpositions(False))
+        )
 
 
 @dataclass

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from hardy.compiler.ir import Graph
 from hardy.compiler.pipeline import Pass
-from hardy.compiler.rewrite import apply_rules
+from hardy.compiler.rewrite import apply_rules, settle
 from hardy.passes.rules import activations, attention, norms
 
 
@@ -16,5 +16,5 @@ class FusePatterns(Pass):
     forms that PyTorch and ONNX exporters and hardy's own decompositions write."""
 
     def run(self, graph: Graph) -> Graph:
-        graph = apply_rules(graph, activations.RULES + norms.RULES)
-        return apply_rules(graph, attention.RULES)
+        small = activations.RULES + norms.RULES
+        return settle(graph, lambda g: apply_rules(g, small), lambda g: apply_rules(g, attention.RULES))

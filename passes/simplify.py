@@ -9,7 +9,7 @@ from hardy.compiler.ir import Builder, Graph, Node, Value, transform
 from hardy.compiler.ledger import ledger
 from hardy.compiler.ops.shape import BroadcastTo
 from hardy.compiler.pipeline import Pass
-from hardy.compiler.rewrite import apply_rules
+from hardy.compiler.rewrite import apply_rules, settle
 from hardy.compiler.types import broadcast_shapes
 from hardy.passes.properties import broadcasts
 from hardy.passes.rules import arithmetic, shapes
@@ -21,8 +21,8 @@ class Simplify(Pass):
     type, slices of concatenations, broadcasts that the next op does anyway, and the like."""
 
     def run(self, graph: Graph) -> Graph:
-        graph = apply_rules(graph, arithmetic.RULES + shapes.RULES)
-        return drop_broadcasts(graph)
+        rules = arithmetic.RULES + shapes.RULES
+        return settle(graph, lambda g: apply_rules(g, rules), drop_broadcasts)
 
 
 def drop_broadcasts(graph: Graph) -> Graph:

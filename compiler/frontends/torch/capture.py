@@ -16,8 +16,10 @@ from typing import Any
 import sympy
 import torch
 from torch import nn
+from torch._subclasses.fake_tensor import DataDependentOutputException, DynamicOutputShapeException
 from torch.export import ExportedProgram
 from torch.export.graph_signature import InputKind, TensorArgument
+from torch.fx.experimental.symbolic_shapes import GuardOnDataDependentSymNode, PendingUnbackedSymbolNotFound
 from torch.utils import _pytree as pytree
 
 from hardy.compiler.errors import ModelError, UnsupportedError, UsageError
@@ -26,6 +28,14 @@ from hardy.compiler.frontends.torch.inplace import is_simple
 from hardy.compiler.frontends.torch.source import user_line
 
 Arguments = tuple[tuple[Any, ...], dict[str, Any]]
+
+# What tracing without data meets where the program depends on it.
+_DATA_DEPENDENT = (
+    GuardOnDataDependentSymNode,
+    PendingUnbackedSymbolNotFound,
+    DataDependentOutputException,
+    DynamicOutputShapeException,
+)
 
 # What a module's own code and torch.export raise when a model cannot be traced.
 _FAILURES = (
@@ -60,10 +70,10 @@ def export(model: nn.Module, inputs: Arguments) -> ExportedProgram:
     with quiet(), torch.no_grad():
         try:
             return torch.export.export(model, inputs[0], inputs[1], strict=False)
-        except torch.fx.experimental.symbolic_shapes.GuardOnDataDependentSymNode as error:
+        except _DATA_DEPENDENT as error:
             raise UnsupportedError(
                 f"what the model does depends on the data: {_first_line(error)}",
-                where=user_line(str(error)),
+                where=user_line(str(error)) or _raised_at(error),
                 hint="replace the branch by torch.where, or make what it reads an attribute of the module",
             ) from error
         except _FAILURES as error:

@@ -99,7 +99,7 @@ def _trilinear(
 
 
 @aten("_cdist_forward", "cdist")
-def _cdist(c: Context, x: Value, y: Value, p: float, compute_mode: int | None = None) -> Value:
+def _cdist(c: Context, x: Value, y: Value, p: float = 2, compute_mode: int | None = None) -> Value:
     """The p-norm of each row of x minus each row of y."""
     e = c.e
     if 0 in c.shape or x.type.shape[-1] == 0:

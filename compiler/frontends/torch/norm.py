@@ -40,7 +40,9 @@ def _batch_norm(
     *flags, _, eps = rest
     if any(flags) or mean is None or var is None:
         _refuse_training(c)
-    return [_normalize(c, x, weight, bias, mean, var, float(eps)), None, None]
+    y = _normalize(c, x, weight, bias, mean, var, float(eps))
+    # Outside of training the statistics have no elements.
+    return [y, *[c.e.zeros(t) if t is not None and t.size == 0 else None for t in c.types[1:]]]
 
 
 @aten("batch_norm")
@@ -74,9 +76,10 @@ def _by_batch(c: Context, x: Value, weight: Value | None, bias: Value | None, ep
 def _batch_norm_no_stats(
     c: Context, x: Value, weight: Value | None, bias: Value | None, training: bool, momentum: float, eps: float
 ) -> list[Value | None]:
-    if c.used(1) or c.used(2):
-        c.unsupported("the batch statistics as results")
-    return [_by_batch(c, x, weight, bias, eps), None, None]
+    y = _by_batch(c, x, weight, bias, eps)
+    if not (c.used(1) or c.used(2)):
+        return [y, None, None]
+    return [y, *_statistics(c, x, tuple(a for a in range(x.type.rank) if a != 1), eps)]
 
 
 @aten("_native_batch_norm_legit", "_native_batch_norm_legit_functional", "_batch_norm_with_update_functional")

@@ -76,17 +76,19 @@ def _smooth(name: str, rank: int, mode: str, antialias: bool = False) -> None:
     def import_(
         c: Context, x: Value, output_size: Sequence[int], align_corners: bool, *scales: float | None
     ) -> Value:
+        if align_corners and antialias:
+            c.unsupported("antialiasing with align_corners", hint="use align_corners=False")
         if align_corners:
-            return c(_aligned(c, x, mode, antialias), x)
+            # First and last elements lie on each other, so that stated scales do not matter.
+            scales = (None,) * rank
         op = Resize(
             c.shape,
             _scales(c, x, scales),
             mode,
-            "half_pixel",
+            "align_corners" if align_corners else "half_pixel",
             # Pillow's cubic with antialiasing, Keys' otherwise.
             cubic=-0.5 if antialias else -0.75,
             antialias=antialias,
-            exclude_outside=antialias,
         )
         return c(op, x)
 
@@ -99,21 +101,6 @@ def _smooth(name: str, rank: int, mode: str, antialias: bool = False) -> None:
         scale_factors: Sequence[float] | None,
     ) -> Value:
         return import_(c, x, (), align_corners, *(scale_factors or ()))  # type: ignore[no-any-return]
-
-
-def _aligned(c: Context, x: Value, mode: str, antialias: bool) -> Resize:
-    """First and last elements lie on each other, so that stated scales do not matter."""
-    if not antialias:
-        scales = tuple(m / n for n, m in zip(x.type.shape, c.shape, strict=True))
-        return Resize(c.shape, scales, mode, "align_corners", cubic=-0.75)
-    # With antialiasing torch keeps the centres of pixels and only takes the scale from the corners.
-    if any(m == 1 < n for n, m in zip(x.type.shape[2:], c.shape[2:], strict=True)):
-        c.unsupported("antialiased shrinking to one pixel with align_corners", hint="use align_corners=False")
-    scales = tuple(
-        1.0 if n == m else (m - 1) / (n - 1) if n > 1 else float(m)
-        for n, m in zip(x.type.shape, c.shape, strict=True)
-    )
-    return Resize(c.shape, scales, mode, "half_pixel", cubic=-0.5, antialias=True)
 
 
 _smooth("upsample_linear1d", 1, "linear")

@@ -10,6 +10,7 @@ from tvm import tirx
 from hardy.targets.cpu.kernels import emit, math
 from hardy.targets.cpu.kernels.kernel import Epilogue, EpilogueOperand
 from hardy.targets.cpu.kernels.matmul import matmul
+from hardy.targets.cpu.kernels.module import compile_kernels
 
 quick = settings(max_examples=7, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
 sizes = st.integers(1, 70)
@@ -68,6 +69,18 @@ def test_epilogue_gets_full_channel_and_scalar_operands(run, near, float_isa):
     y = run(kernel, float_isa, x, kernel.pack(w), b, residual, scale, slope, shape=(m, n))
     before = (x.astype(np.float64) @ w + b) * scale + residual
     near(y, before * 0.5 * (1 + torch.erf(torch.from_numpy(before) / 2**0.5).numpy()) * slope, k, 4)
+
+
+@pytest.mark.parametrize(("m", "n", "k"), [(37, 61, 33), (29, 40, 2304)])
+def test_full_operand_may_be_the_output(near, float_isa, m, n, k):
+    x, w, y = normal(0, m, k), normal(1, k, n), normal(2, m, n)
+    expected = np.maximum(x.astype(np.float64) @ w + y, 0)
+    epilogue = Epilogue(
+        (EpilogueOperand("float32", "full"),), lambda acc, o: math.clamp(acc + o[0], 0.0, np.inf)
+    )
+    kernel = matmul(m, n, k, float_isa, epilogue=epilogue)
+    compile_kernels({"k": kernel}, float_isa)["k"](x, kernel.pack(w), y, y)
+    near(y, expected, k, np.sqrt(k))
 
 
 @quick
