@@ -1,8 +1,8 @@
 """How the passes' own time grows with the graph: `python -m benchmarks.scale [NODES [FACTOR]]`.
 
-Runs the clean-up and default pipelines, grouping included, on a synthetic graph of about NODES nodes (20,000) and on one
-FACTOR (10) times as large, and prints the seconds of each pass and their ratio. Linear work gives
-a ratio of about FACTOR.
+Runs the default pipeline and grouping on a synthetic graph of about NODES nodes (20,000) and on one
+FACTOR (10) times as large, and prints the seconds of each pass and their ratio. Linear work gives a
+ratio of about FACTOR.
 """
 
 from __future__ import annotations

@@ -56,7 +56,7 @@ class Pass(ABC):
 
 @dataclass(frozen=True)
 class Record:
-    """What one pass did. `rewrites` counts by rule; `error` is what a validation found by output."""
+    """What one pass did. `rewrites` counts by rule; `notes` hold what instruments found."""
 
     index: int
     name: str

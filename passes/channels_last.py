@@ -21,9 +21,9 @@ from hardy.passes.permute import inverse
 
 @dataclass(frozen=True)
 class ChannelsLast(Pass):
-    """Run convolutions, pooling and group normalization with channels last, and move the
-    transpositions this needs to the graph's inputs and outputs where they cannot cancel.
+    """Run convolutions, pooling and group normalization with channels last.
 
+    The transpositions this needs move to the graph's inputs and outputs where they cannot cancel.
     `spatial` lists the numbers of spatial axes that are changed. Weights keep their layout.
     """
 

@@ -17,9 +17,9 @@ from hardy.compiler.rewrite import Match, Pattern, Rule, Term, apply_rules
 
 @dataclass(frozen=True)
 class FoldBatchNorm(Pass):
-    """Fold batch normalization and channel-wise scales and offsets by constants into the constant
-    weights and bias of the convolution or matrix product before it, where nothing else uses that.
+    """Fold batch normalization, and constant scales and offsets by channel, into the weights before it.
 
+    Those are the constant weights and bias of a convolution or matrix product that nothing else uses.
     A batch normalization with nothing to fold into becomes one multiplication and one addition.
     The constants are computed in f64 and rounded once.
     """

@@ -12,8 +12,10 @@ from hardy.passes.rules import activations, attention, norms
 
 @dataclass(frozen=True)
 class FusePatterns(Pass):
-    """Recover activations, softmax, means, normalizations and attention from their pieces, in the
-    forms that PyTorch and ONNX exporters and hardy's own decompositions write."""
+    """Recover activations, softmax, means, normalizations and attention from their pieces.
+
+    The forms are those that PyTorch and ONNX exporters and hardy's own decompositions write.
+    """
 
     def run(self, graph: Graph) -> Graph:
         small = activations.RULES + norms.RULES

@@ -11,14 +11,18 @@ from hardy.compiler.ops.shape import BroadcastTo
 from hardy.compiler.pipeline import Pass
 from hardy.compiler.rewrite import apply_rules, settle
 from hardy.compiler.types import broadcast_shapes
+from hardy.passes.eliminate_dead_code import EliminateDeadCode
 from hardy.passes.properties import broadcasts
 from hardy.passes.rules import arithmetic, shapes
 
 
 @dataclass(frozen=True)
 class Simplify(Pass):
-    """Apply the identities of arithmetic and shapes: x + 0, reshapes of reshapes, casts to the same
-    type, slices of concatenations, broadcasts that the next op does anyway, and the like."""
+    """Apply the identities of arithmetic and shapes.
+
+    Such as x + 0, reshapes of reshapes, casts to the same type, slices of concatenations, and
+    broadcasts that the next op does anyway.
+    """
 
     def run(self, graph: Graph) -> Graph:
         rules = arithmetic.RULES + shapes.RULES
@@ -42,4 +46,5 @@ def drop_broadcasts(graph: Graph) -> Graph:
             return None
         return (b(node.op, *kept, name=node.name),)
 
-    return transform(graph, skip)
+    after = transform(graph, skip)
+    return after if after is graph else EliminateDeadCode().run(after)

@@ -139,24 +139,38 @@ def _normalized(m: Match) -> TensorType:
     return t.with_shape(t.shape[op.axis :])
 
 
+class NormOfNothing(Rule):
+    """A normalization times ones plus zeros."""
+
+    def pattern(self, p: Pattern, x: Term) -> Term:
+        ones, zeros = p.constant("ones"), p.constant("zeros")
+        return p.either(p((LayerNorm, GroupNorm), x, ones, zeros), p(RmsNorm, x, ones))
+
+    def check(self, m: Match) -> bool | str:
+        plain = bool((m.literal("ones").tensor == 1).all())
+        if "zeros" in m.values:
+            plain = plain and bool((m.literal("zeros").tensor == 0).all())
+        return plain or "the weight or the bias does something"
+
+    def rewrite(self, b: Builder, m: Match) -> Value:
+        return b(m.root.op, m["x"])
+
+
 class FindGroupNorm(Rule):
     """A normalization of [batch, groups, rest] between reshapes from and to [batch, channels, ...]."""
 
     def pattern(self, p: Pattern, x: Term) -> Term:
         flat = p(Reshape, x, name="flat")
         plain = p(LayerNorm, flat, axis=2, epsilon=p.attribute("epsilon"))
-        ones, zeros = p.constant("ones"), p.constant("zeros")
-        instance = p(GroupNorm, flat, ones, zeros, name="instance", epsilon=p.attribute("epsilon"))
+        instance = p(GroupNorm, flat, name="instance", epsilon=p.attribute("epsilon"))
         return p(Reshape, p.either(plain, instance), name="back")
 
     def check(self, m: Match) -> bool | str:
         x, flat = m["x"].type, m.node("flat").type
         if m.type != x or x.rank < 3 or flat.rank != 3 or flat.shape[0] != x.shape[0] or not flat.shape[1]:
             return "the reshapes are not those of group normalization"
-        if "ones" in m.values:
-            plain = bool((m.literal("ones").tensor == 1).all() & (m.literal("zeros").tensor == 0).all())
-            if not plain or m.op(GroupNorm, "instance").groups != flat.shape[1]:
-                return "the inner normalization has weights of its own"
+        if "instance" in m.nodes and m.op(GroupNorm, "instance").groups != flat.shape[1]:
+            return "the inner normalization has groups of its own"
         return x.shape[1] % flat.shape[1] == 0 or "the groups do not divide the channels"
 
     def rewrite(self, b: Builder, m: Match) -> Value:
@@ -207,6 +221,7 @@ RULES: tuple[Rule, ...] = (
     FindRmsNorm(),
     NormWeight(),
     NormBias(),
+    NormOfNothing(),
     FindGroupNorm(),
     GroupNormWeight(),
     GroupNormBias(),

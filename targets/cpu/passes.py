@@ -41,12 +41,12 @@ POLICY = GroupPolicy(
 
 
 def pipeline() -> tuple[Pass, ...]:
-    """Clean up, find composites, expand those without a kernel, put channels last, group."""
+    """Clean up, find composites, put channels last, expand what has no kernel, group."""
     return (
         *DEFAULT,
         WidenConvolutions(),
-        Decompose(supports),
         ChannelsLast(),
+        Decompose(supports),
         *CLEANUP,
         FormGroups(POLICY),
     )

@@ -79,7 +79,7 @@ def test_passes_are_named_after_their_class_or_say_their_name() -> None:
 def test_each_pass_leaves_a_record() -> None:
     records = Pipeline((Nothing(2), Simplify())).run(example()).records
     first, second = records
-    assert (first.index, first.name, first.options, first.changed) == (1, "nothing", {"times": "2"}, False)
+    assert (first.index, first.name, first.options, first.changed) == (1, "nothing", {"times": 2}, False)
     assert first.rewrites == {}
     assert (second.before.nodes, second.after.nodes) == (4, 1)
     assert (second.after.parameters, second.after.bytes, second.after.macs) == (4, 16, 0)

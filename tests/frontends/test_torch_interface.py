@@ -29,7 +29,14 @@ def traced(module: nn.Module, inputs: object) -> Graph:
 
 
 class Nested(nn.Module):
-    def forward(self, x: Tensor, Batch: dict[str, Tensor], *rest: Tensor, flag: bool = False, extra: object = None):  # noqa: N803
+    def forward(
+        self,
+        x: Tensor,
+        Batch: dict[str, Tensor],  # noqa: N803
+        *rest: Tensor,
+        flag: bool = False,
+        extra: object = None,
+    ):
         total = x + Batch["ids"] + Batch["pair"][0] + rest[0]
         return {"sum": total * 2 if flag else total, "parts": (x - 1, [None, rest[0]]), "count": 3}
 
@@ -141,7 +148,10 @@ def test_nodes_say_the_module_and_the_users_line() -> None:
 
 def test_user_line_skips_frames_of_torch_and_generated_code() -> None:
     inside = f'File "{torch.__file__}", line 3, in linear\n'
-    assert user_line(f'File "/a/model.py", line 12, in forward\n{inside}File "<eval>", line 5, in f\n') == "model.py:12"
+    assert (
+        user_line(f'File "/a/model.py", line 12, in forward\n{inside}File "<eval>", line 5, in f\n')
+        == "model.py:12"
+    )
     assert user_line(inside) == ""
 
 
@@ -181,7 +191,12 @@ def test_a_buffer_that_changes_unseen_is_left_alone() -> None:
 
 @pytest.mark.parametrize(
     "call",
-    [lambda x: x.nonzero(), lambda x: x[x > 0], lambda x: torch.unique(x), lambda x: torch.masked_select(x, x > 0)],
+    [
+        lambda x: x.nonzero(),
+        lambda x: x[x > 0],
+        lambda x: torch.unique(x),
+        lambda x: torch.masked_select(x, x > 0),
+    ],
 )
 def test_data_dependent_shapes_are_refused_with_the_line(call) -> None:
     class DataDependent(nn.Module):

@@ -33,7 +33,9 @@ class Pairs(nn.Module):
 def program() -> ExportedProgram:
     batch = Dim("batch", min=2, max=10)
     return torch.export.export(
-        Pairs().eval(), (torch.randn(3, 4), torch.randn(6, 3)), dynamic_shapes={"x": {0: batch}, "y": {0: 2 * batch}}
+        Pairs().eval(),
+        (torch.randn(3, 4), torch.randn(6, 3)),
+        dynamic_shapes={"x": {0: batch}, "y": {0: 2 * batch}},
     )
 
 
@@ -96,7 +98,9 @@ def test_a_pt2_file_gives_the_graph_of_its_program(file: Path) -> None:
     assert check_torch(p, None, graph).passed
 
 
-def rewritten(path: Path, change: Callable[[str, bytes], bytes | None], more: dict[str, bytes] | None = None) -> Path:
+def rewritten(
+    path: Path, change: Callable[[str, bytes], bytes | None], more: dict[str, bytes] | None = None
+) -> Path:
     """A copy of an archive with records changed, left out (None) or added."""
     copy = path.with_name("changed.pt2")
     with zipfile.ZipFile(path) as source, zipfile.ZipFile(copy, "w") as target:

@@ -29,7 +29,7 @@ def check_cpu(model: Model) -> None:
 
     artifact = hardy.compile(model.module, model.inputs, target="cpu")
     given = model.inputs
-    tensors = list(given.values()) if isinstance(given, dict) else list(given)
+    tensors: list[torch.Tensor] = list(given.values()) if isinstance(given, dict) else list(given)
     with torch.no_grad():
         result = model.module(**given) if isinstance(given, dict) else model.module(*given)
     expected = [leaf for leaf in pytree.tree_leaves(result) if isinstance(leaf, torch.Tensor)]

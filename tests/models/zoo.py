@@ -100,7 +100,10 @@ def mobilenet_v2(small: bool = False) -> Model:
     from transformers import MobileNetV2Config, MobileNetV2ForImageClassification
 
     config = MobileNetV2Config(
-        depth_multiplier=0.25 if small else 1.0, tf_padding=False, num_labels=1000, classifier_dropout_prob=0.0
+        depth_multiplier=0.25 if small else 1.0,
+        tf_padding=False,
+        num_labels=1000,
+        classifier_dropout_prob=0.0,
     )
     return _images(lambda: MobileNetV2ForImageClassification(config), 64 if small else 224, settle=True)
 

@@ -23,7 +23,19 @@ from hardy.compiler.ops.resize import Resize
 from hardy.compiler.tolerance import require_close
 
 # Results of these are sums, whose rounding errors grow with their terms, not with what is left of them.
-_SUMS = (Attention, Conv, CumSum, LayerNorm, GroupNorm, Matmul, ReduceMean, ReduceSum, Recurrent, Resize, RmsNorm)
+_SUMS = (
+    Attention,
+    Conv,
+    CumSum,
+    LayerNorm,
+    GroupNorm,
+    Matmul,
+    ReduceMean,
+    ReduceSum,
+    Recurrent,
+    Resize,
+    RmsNorm,
+)
 
 ALL_ENTRIES: dict[str, OpInfo] = {op.full_name: op for op in op_db}
 ENTRIES: dict[str, OpInfo] = {

@@ -10,10 +10,12 @@ import pytest
 from hardy.compiler.errors import HardyError, MismatchError
 from tests.opinfo.harness import ALL_ENTRIES, ENTRIES, check, samples
 
+# Entry -> words of the error, or several such where samples are refused for different reasons.
+Table = dict[str, str | list[str]]
 TABLE = tomllib.loads((Path(__file__).parent / "refused.toml").read_text())
-REFUSED: dict[str, str] = TABLE["refused"]
-PARTLY: dict[str, str] = TABLE["partly"]
-NOT_RUN: dict[str, str] = TABLE["not_run"]
+REFUSED: Table = TABLE["refused"]
+PARTLY: Table = TABLE["partly"]
+NOT_RUN: Table = TABLE["not_run"]
 
 
 def check_entry(name: str, *, everything: bool) -> None:
@@ -28,13 +30,13 @@ def check_entry(name: str, *, everything: bool) -> None:
             raise
         except HardyError as error:
             refusals.append(error)
-    reason = REFUSED.get(name) or PARTLY.get(name)
+    listed = REFUSED.get(name) or PARTLY.get(name) or []
+    reasons = [listed] if isinstance(listed, str) else listed
     for error in refusals:
-        assert reason is not None, f"{name} is refused and not in the table: {error}"
-        assert reason in str(error), f"{name} is refused for another reason than {reason!r}: {error}"
+        assert any(r in str(error) for r in reasons), f"the table says {reasons} of {name}, not {error}"
     if name in REFUSED:
         assert passed == 0, f"{passed} samples of {name} pass: remove it from the table, or list it as partly"
-    elif name in PARTLY:
+    elif name in PARTLY and everything:
         assert refusals, f"{name} passes: remove it from the table"
         assert passed, f"{name} is refused whole"
 
@@ -45,7 +47,7 @@ def test_samples_agree_with_torch(name: str) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", sorted(set(ENTRIES) - set(NOT_RUN) - set(PARTLY)))
+@pytest.mark.parametrize("name", sorted(set(ENTRIES) - set(NOT_RUN)))
 def test_all_samples_agree_with_torch(name: str) -> None:
     check_entry(name, everything=True)
 

@@ -73,14 +73,14 @@ def test_every_built_in_exact_pass_is_tried() -> None:
 
 
 @pytest.mark.parametrize("pass_", PASSES, ids=lambda p: p.name)
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(graph=graphs())
 def test_an_exact_pass_keeps_the_outputs(pass_: Pass, graph: Graph) -> None:
     apply(pass_, graph)
 
 
 @pytest.mark.parametrize("pass_", PASSES, ids=lambda p: p.name)
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(graph=graphs(whole=True))
 def test_an_exact_pass_keeps_whole_numbers_to_the_bit(pass_: Pass, graph: Graph) -> None:
     after = apply(pass_, graph)
@@ -89,21 +89,21 @@ def test_an_exact_pass_keeps_whole_numbers_to_the_bit(pass_: Pass, graph: Graph)
     assert all(torch.equal(expected[n], actual[n]) for n in expected)
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(graph=graphs(steps=20))
 def test_the_pipelines_keep_the_outputs_at_every_step(graph: Graph) -> None:
     Pipeline((*DEFAULT, ChannelsLast(), *CLEANUP, FormGroups(POLICY))).run(graph, [Validate()])
     Pipeline((Decompose(), *DEFAULT, Decompose(), *CLEANUP)).run(graph, [Validate()])
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(graph=graphs(steps=20), limit=st.integers(0, 20))
 def test_a_pipeline_may_stop_after_any_rewrite(graph: Graph, limit: int) -> None:
     result = Pipeline((*DEFAULT, FormGroups(POLICY))).run(graph, [Validate()], limit=limit)
     assert sum(sum(r.rewrites.values()) for r in result.records) <= limit
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(graph=graphs(steps=20))
 def test_groups_hold_each_node_once(graph: Graph) -> None:
     after = FormGroups(POLICY).run(graph)
@@ -124,9 +124,11 @@ def with_constants(case: Case, inputs: set[int]) -> Graph:
 
 
 CHUNKS = 8
+# One chunk always runs; the others are for the full suite.
+SLOW = [pytest.param(i, marks=pytest.mark.slow) for i in range(1, CHUNKS)]
 
 
-@pytest.mark.parametrize("chunk", range(CHUNKS))
+@pytest.mark.parametrize("chunk", [0, *SLOW])
 def test_the_pipelines_keep_every_op_of_the_shared_suite(chunk: int) -> None:
     expand = (Decompose(), *DEFAULT, Decompose(), ChannelsLast(), *CLEANUP, FormGroups(POLICY))
     wide = (*DEFAULT, ChannelsLast(), WidenConvolutions(), *CLEANUP, FormGroups(POLICY))
@@ -137,7 +139,8 @@ def test_the_pipelines_keep_every_op_of_the_shared_suite(chunk: int) -> None:
         Pipeline(wide).run(some, [Validate(given)])
 
 
-def test_pipelines_come_to_rest_on_every_op_of_the_shared_suite() -> None:
-    for case in all_cases():
+@pytest.mark.parametrize("chunk", [0, *SLOW])
+def test_pipelines_come_to_rest_on_every_op_of_the_shared_suite(chunk: int) -> None:
+    for case in all_cases()[chunk::CHUNKS]:
         once = Pipeline(DEFAULT).run(case.graph).graph
         assert Pipeline(DEFAULT).run(once).graph is once, case.name

@@ -87,7 +87,19 @@ def _bit_shift(ctx: Context) -> Value:
     direction = ctx.text("direction")
     if direction not in ("LEFT", "RIGHT"):
         ctx.fail(f"direction must be LEFT or RIGHT, got {direction!r}")
-    return ctx(ew.ShiftLeft() if direction == "LEFT" else ew.ShiftRight(), ctx[0], ctx[1])
+    x, amount, e = ctx[0], ctx[1], ctx.e
+    shift = ew.ShiftLeft() if direction == "LEFT" else ew.ShiftRight()
+    dtype, width = x.type.dtype, x.type.dtype.bits
+    known = ctx.known(1)
+    if known is not None and bool(((known.tensor >= 0) & (known.tensor < width)).all()):
+        return ctx(shift, x, amount)
+    # Outside the width only copies of the sign bit are left; the shift itself must stay inside.
+    beyond = e.less_equal(width, amount)
+    if dtype.range[0] < 0:
+        beyond = ctx(ew.Or(), beyond, e.less(amount, 0))
+    inside = ctx(shift, x, e.where(beyond, 0, amount))
+    sign = e.where(e.less(x, 0), -1, e.scalar(0, dtype)) if direction == "RIGHT" and dtype.range[0] < 0 else 0
+    return e.where(beyond, sign, inside)
 
 
 def _is_inf(ctx: Context) -> Value:

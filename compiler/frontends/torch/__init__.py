@@ -84,7 +84,9 @@ def trace(
         if inputs is None:
             raise UsageError("a module needs example inputs", hint="hardy.trace(module, (x, y))")
         if dims:
-            raise UsageError("a module's example inputs fix all dimensions", hint="export it for free dimensions")
+            raise UsageError(
+                "a module's example inputs fix all dimensions", hint="export it for free dimensions"
+            )
         program = export(model, arguments(inputs))
         spelled = spelling(model, program)
         name = name or type(model).__name__

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import NoReturn
+
 from hardy.compiler.frontends.torch.context import Context, Operand, aten
 from hardy.compiler.ir import Op, Value
 from hardy.compiler.ops import activation as act
@@ -116,7 +118,7 @@ def _dropout(c: Context, x: Value, p: float, train: bool | None) -> Value | list
     return x if len(c.types) == 1 else [x, None]
 
 
-def refuse_random(c: Context) -> None:
+def refuse_random(c: Context) -> NoReturn:
     c.unsupported(
         "the model draws random numbers",
         hint="call model.eval() if this is dropout; draw them outside and pass them as an input otherwise",

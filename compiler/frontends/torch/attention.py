@@ -32,8 +32,7 @@ def sdpa(
         c.unsupported("attention with dropout draws random numbers", hint="call model.eval()")
     e = c.e
     lead = c.shape[:-2]
-    queries, d = query.type.shape[-2:]
-    keys, dv = value.type.shape[-2:]
+    d = query.type.shape[-1]
     heads = lead[-1] if lead else 1
     batch = math.prod(lead[:-1])
     kv_heads = key.type.shape[-3] if enable_gqa and lead else heads

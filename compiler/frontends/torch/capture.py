@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
-import sympy
+import sympy  # type: ignore[import-untyped]
 import torch
 from torch import nn
 from torch._subclasses.fake_tensor import DataDependentOutputException, DynamicOutputShapeException
@@ -78,9 +78,10 @@ def export(model: nn.Module, inputs: Arguments) -> ExportedProgram:
             ) from error
         except _FAILURES as error:
             raise ModelError(
-                f"torch.export cannot trace {type(model).__name__}: {type(error).__name__}: {_first_line(error)}",
+                f"torch.export cannot trace {type(model).__name__}: "
+                f"{type(error).__name__}: {_first_line(error)}",
                 where=_raised_at(error),
-                hint="run the module on its example inputs first; torch's message is in the cause of this error",
+                hint="run the module on its example inputs first; this error's cause has torch's message",
             ) from error
 
 
@@ -117,7 +118,8 @@ def functional(program: ExportedProgram) -> ExportedProgram:
     if all(is_simple(graph) for graph in graphs):
         return program
     with quiet(), torch.no_grad():
-        return program.run_decompositions(decompositions())
+        result: ExportedProgram = program.run_decompositions(decompositions())
+        return result
 
 
 @contextmanager
@@ -175,7 +177,8 @@ def bind(program: ExportedProgram, dims: Mapping[str, int]) -> ExportedProgram:
         expr = free.get(name, symbols.get(name))
         if expr is None:
             raise UsageError(
-                f"the program has no free dimension {name!r}", hint=f"its free dimensions are {listing or 'none'}"
+                f"the program has no free dimension {name!r}",
+                hint=f"its free dimensions are {listing or 'none'}",
             )
         for symbol, value in _solve(expr, size, name).items():
             if sizes.setdefault(symbol, value) != value:
@@ -184,7 +187,9 @@ def bind(program: ExportedProgram, dims: Mapping[str, int]) -> ExportedProgram:
         return program
     if unbound := [name for name, symbol in symbols.items() if symbol not in sizes]:
         flags = " ".join(f"--dim {name}=1" for name in unbound)
-        raise ModelError(f"free dimensions are not bound: {listing}", hint=f"give {flags}, or name them by place")
+        raise ModelError(
+            f"free dimensions are not bound: {listing}", hint=f"give {flags}, or name them by place"
+        )
     for symbol, value in sizes.items():
         allowed = program.range_constraints.get(symbol)
         if allowed is not None and not allowed.lower <= value <= allowed.upper:
@@ -213,9 +218,9 @@ def _resized(program: ExportedProgram, sizes: Mapping[sympy.Symbol, int]) -> Arg
             shape = [n if isinstance(n, int) else int(n.node.expr.subs(sizes)) for n in value.shape]
             tensors[node.name] = torch.zeros(shape, dtype=value.dtype)
     leaves = [
-        tensors[s.arg.name] if isinstance(s.arg, TensorArgument) else s.arg.value  # type: ignore[union-attr]
+        tensors[s.arg.name] if isinstance(s.arg, TensorArgument) else s.arg.value
         for s in program.graph_signature.input_specs
         if s.kind is InputKind.USER_INPUT
     ]
-    args, kwargs = pytree.tree_unflatten(leaves, program.call_spec.in_spec)  # type: ignore[arg-type]
+    args, kwargs = pytree.tree_unflatten(leaves, program.call_spec.in_spec)
     return args, kwargs

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Sequence
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TypeVar
 
 import torch
 from torch import fx
@@ -20,6 +20,7 @@ from hardy.compiler.ir import Op, Value
 from hardy.compiler.types import DType, TensorType
 
 Importer = Callable[..., Any]
+F = TypeVar("F", bound=Importer)
 Number = bool | int | float
 Operand = Value | Number
 
@@ -27,10 +28,10 @@ Operand = Value | Number
 IMPORTERS: dict[str, Importer] = {}
 
 
-def aten(*names: str, namespace: str = "aten") -> Callable[[Importer], Importer]:
+def aten(*names: str, namespace: str = "aten") -> Callable[[F], F]:
     """Register an importer for overloads such as "add.Tensor"; a bare name means `.default`."""
 
-    def register(function: Importer) -> Importer:
+    def register(function: F) -> F:
         for name in names:
             key = f"{namespace}.{name}" if "." in name else f"{namespace}.{name}.default"
             if key in IMPORTERS:

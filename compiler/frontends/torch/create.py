@@ -42,7 +42,7 @@ def _copy(c: Context, x: Value, source: Value, non_blocking: bool = False) -> Va
 
 @aten("new_full")
 def _new_full(c: Context, x: Value, size: Sequence[int], value: Operand, **options: Any) -> Value:
-    return c.e.full(c.shape, value, c.dtype)
+    return c.e.broadcast(c.value(value, c.dtype), c.shape)
 
 
 @aten("full")
@@ -60,7 +60,9 @@ def _ones_like(c: Context, x: Value, *size: Any, **options: Any) -> Value:
     return c.e.full(c.shape, 1, c.dtype)
 
 
-@aten("empty_like", "new_empty", "new_empty_strided", "empty.memory_format", "empty_strided", "empty_permuted")
+@aten(
+    "empty_like", "new_empty", "new_empty_strided", "empty.memory_format", "empty_strided", "empty_permuted"
+)
 def _empty(c: Context, *args: Any, **options: Any) -> Value:
     """Memory that nobody has written yet: zeros, as good as any."""
     return c.e.full(c.shape, 0, c.dtype)

@@ -19,7 +19,7 @@ from hardy.compiler.frontends.torch.context import IMPORTERS
 @functools.cache
 def decompositions() -> dict[Any, Callable[..., Any]]:
     """torch's decompositions of every operator that has no importer of its own."""
-    table: dict[Any, Callable[..., Any]] = dict(torch.export.default_decompositions().items())
+    table: dict[Any, Callable[..., Any]] = dict(torch.export.default_decompositions())
     for op, decompose in decomposition_table.items():
         table.setdefault(op, decompose)
     # What writes in place is made functional first.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 from hardy.compiler.frontends.torch.context import Context, Operand, aten, promoted
 from hardy.compiler.ir import Op, Value
@@ -193,7 +194,7 @@ def _sub(c: Context, x: Operand, y: Operand, alpha: float = 1) -> Value:
 
 @aten("rsub.Tensor", "rsub.Scalar")
 def _rsub(c: Context, x: Operand, y: Operand, alpha: float = 1) -> Value:
-    return _sub(c, y, x, alpha)  # type: ignore[no-any-return]
+    return _sub(c, y, x, alpha)
 
 
 @aten("mul.Tensor", "mul.Scalar")
@@ -210,7 +211,7 @@ def _div(c: Context, x: Operand, y: Operand) -> Value:
 @aten("div.Tensor_mode", "div.Scalar_mode")
 def _div_mode(c: Context, x: Operand, y: Operand, *, rounding_mode: str | None) -> Value:
     if rounding_mode is None:
-        return _div(c, x, y)  # type: ignore[no-any-return]
+        return _div(c, x, y)
     if rounding_mode == "floor":
         return floor_divide(c, x, y)
     a, b = c.operands(x, y)
@@ -305,12 +306,12 @@ def _clamp(c: Context, x: Value, min: Operand | None = None, max: Operand | None
 
 @aten("clamp_min", "clamp_min.Tensor")
 def _clamp_min(c: Context, x: Value, min: Operand) -> Value:
-    return _clamp(c, x, min)  # type: ignore[no-any-return]
+    return _clamp(c, x, min)
 
 
 @aten("clamp_max", "clamp_max.Tensor")
 def _clamp_max(c: Context, x: Value, max: Operand) -> Value:
-    return _clamp(c, x, None, max)  # type: ignore[no-any-return]
+    return _clamp(c, x, None, max)
 
 
 def _comparison(name: str, op: Op, swap: bool = False, negate: bool = False) -> None:
@@ -343,12 +344,19 @@ _bitwise(("bitwise_or", "__or__"), ew.Or())
 _bitwise(("bitwise_xor", "__xor__"), ew.Xor())
 
 
-@aten("bitwise_left_shift.Tensor", "bitwise_left_shift.Tensor_Scalar", "__lshift__.Tensor", "__lshift__.Scalar")
+@aten(
+    "bitwise_left_shift.Tensor", "bitwise_left_shift.Tensor_Scalar", "__lshift__.Tensor", "__lshift__.Scalar"
+)
 def _left_shift(c: Context, x: Operand, y: Operand) -> Value:
     return c(ew.ShiftLeft(), *c.operands(x, y))
 
 
-@aten("bitwise_right_shift.Tensor", "bitwise_right_shift.Tensor_Scalar", "__rshift__.Tensor", "__rshift__.Scalar")
+@aten(
+    "bitwise_right_shift.Tensor",
+    "bitwise_right_shift.Tensor_Scalar",
+    "__rshift__.Tensor",
+    "__rshift__.Scalar",
+)
 def _right_shift(c: Context, x: Operand, y: Operand) -> Value:
     return c(ew.ShiftRight(), *c.operands(x, y))
 
@@ -391,9 +399,9 @@ def _xlogy(c: Context, x: Operand, y: Operand) -> Value:
     return _x_log(c, x, y, lambda b: c(ew.Log(), b))
 
 
-def _x_log(c: Context, x: Operand, y: Operand, log: object) -> Value:
+def _x_log(c: Context, x: Operand, y: Operand, log: Callable[[Value], Value]) -> Value:
     a, b = c.operands(x, y)
-    product = c.e.mul(a, log(b))  # type: ignore[operator]
+    product = c.e.mul(a, log(b))
     zero = c.e.where(c.e.equal(a, 0), 0.0, product)
     return c.e.where(c(ew.IsNan(), b), math.nan, zero)
 

@@ -39,7 +39,9 @@ def _index_select(c: Context, x: Value, dim: int, index: Value) -> Value:
 @aten("gather")
 def _gather(c: Context, x: Value, dim: int, index: Value, *, sparse_grad: bool = False) -> Value:
     if x.type.rank == 0:
-        return c.e.broadcast(x, index.type.shape) if index.type.rank == 0 else c.e.reshape(x, index.type.shape)
+        return (
+            c.e.broadcast(x, index.type.shape) if index.type.rank == 0 else c.e.reshape(x, index.type.shape)
+        )
     if index.type.rank == 0:
         index = c.e.reshape(index, (1,))
     if index.type.size == 0:
@@ -79,9 +81,7 @@ class _Indexing:
         """Whether each index tensor varies along an axis of its own, in order, so that one axis can
         be indexed after the other."""
         k = len(self.block)
-        varying = [
-            [i + k - v.type.rank for i, n in enumerate(v.type.shape) if n != 1] for v in self.given
-        ]
+        varying = [[i + k - v.type.rank for i, n in enumerate(v.type.shape) if n != 1] for v in self.given]
         axes = [a[0] for a in varying if a]
         return all(len(a) <= 1 for a in varying) and axes == sorted(set(axes))
 
@@ -156,7 +156,7 @@ def _index_put(
         spread = c.e.reshape(mask, mask.type.shape + (1,) * (x.type.rank - mask.type.rank))
         return c(ew.Where(), spread, c.e.reshape(c.value(values, x.type.dtype), ()), x)
     if mask is not None and mask.type.shape == x.type.shape and values.type.rank == 1 and not accumulate:
-        return _masked_scatter(c, x, mask, c.value(values, x.type.dtype))  # type: ignore[no-any-return]
+        return _masked_scatter(c, x, mask, c.value(values, x.type.dtype))
     if all(index is None for index in indices):
         values = c.e.broadcast(c.value(values, x.type.dtype), x.type.shape)
         return c.e.add(x, values) if accumulate else values
@@ -182,7 +182,7 @@ def _masked_index_put(
 ) -> Value:
     zero = c.e.scalar(0, DType.i64)
     safe = [None if i is None else c(ew.Where(), mask, c.e.cast(i, DType.i64), zero) for i in indices]
-    return _index_put(c, x, safe, c.e.where(mask, values, 0), accumulate=True)  # type: ignore[no-any-return]
+    return _index_put(c, x, safe, c.e.where(mask, values, 0), accumulate=True)
 
 
 def _scatter_elements(c: Context, x: Value, dim: int, index: Value, updates: Value, reduction: str) -> Value:
@@ -270,9 +270,9 @@ def _index_reduce(
 ) -> Value:
     if x.type.rank == 0:
         index, source = c.e.reshape(index, ()), c.e.reshape(source, ())
-        return _scatter_reduce(c, x, 0, index, source, reduce, include_self=include_self)  # type: ignore[no-any-return]
+        return _scatter_reduce(c, x, 0, index, source, reduce, include_self=include_self)
     positions = _spread(c, index, c.axis(dim, x.type.rank), source.type.shape)
-    return _scatter_reduce(c, x, dim, positions, source, reduce, include_self=include_self)  # type: ignore[no-any-return]
+    return _scatter_reduce(c, x, dim, positions, source, reduce, include_self=include_self)
 
 
 def _along(c: Context, x: Value, dim: int, index: Value, source: Value, reduction: str) -> Value:

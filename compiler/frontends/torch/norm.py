@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NoReturn
 
 import torch
 
@@ -23,7 +24,12 @@ def _normalize(
     c: Context, x: Value, weight: Value | None, bias: Value | None, mean: Value, var: Value, eps: float
 ) -> Value:
     t = TensorType(x.type.dtype, (x.type.shape[1],))
-    vectors = [_vector(c, weight, 1.0, t), _vector(c, bias, 0.0, t), c.value(mean, t.dtype), c.value(var, t.dtype)]
+    vectors = [
+        _vector(c, weight, 1.0, t),
+        _vector(c, bias, 0.0, t),
+        c.value(mean, t.dtype),
+        c.value(var, t.dtype),
+    ]
     return c(BatchNorm(eps, 1), x, *vectors)
 
 
@@ -39,7 +45,7 @@ def _batch_norm(
 ) -> list[Value | None]:
     *flags, _, eps = rest
     if any(flags) or mean is None or var is None:
-        _refuse_training(c)
+        refuse_training(c)
     y = _normalize(c, x, weight, bias, mean, var, float(eps))
     # Outside of training the statistics have no elements.
     return [y, *[c.e.zeros(t) if t is not None and t.size == 0 else None for t in c.types[1:]]]
@@ -61,7 +67,7 @@ def _batch_norm_composite(
     if not training and mean is not None and var is not None:
         return _normalize(c, x, weight, bias, mean, var, eps)
     if mean is not None or var is not None:
-        _refuse_training(c)
+        refuse_training(c)
     return _by_batch(c, x, weight, bias, eps)
 
 
@@ -74,7 +80,13 @@ def _by_batch(c: Context, x: Value, weight: Value | None, bias: Value | None, ep
 
 @aten("_native_batch_norm_legit.no_stats")
 def _batch_norm_no_stats(
-    c: Context, x: Value, weight: Value | None, bias: Value | None, training: bool, momentum: float, eps: float
+    c: Context,
+    x: Value,
+    weight: Value | None,
+    bias: Value | None,
+    training: bool,
+    momentum: float,
+    eps: float,
 ) -> list[Value | None]:
     y = _by_batch(c, x, weight, bias, eps)
     if not (c.used(1) or c.used(2)):
@@ -84,11 +96,13 @@ def _batch_norm_no_stats(
 
 @aten("_native_batch_norm_legit", "_native_batch_norm_legit_functional", "_batch_norm_with_update_functional")
 def _batch_norm_training(c: Context, *args: object) -> None:
-    _refuse_training(c)
+    refuse_training(c)
 
 
-def _refuse_training(c: Context) -> None:
-    c.unsupported("batch normalization in training mode changes its statistics", hint="call model.eval() first")
+def refuse_training(c: Context) -> NoReturn:
+    c.unsupported(
+        "batch normalization in training mode changes its statistics", hint="call model.eval() first"
+    )
 
 
 @aten("instance_norm")
@@ -107,8 +121,8 @@ def _instance_norm(
     if not use_input_stats and mean is not None and var is not None:
         return _normalize(c, x, weight, bias, mean, var, eps)
     if mean is not None or var is not None:
-        _refuse_training(c)
-    return _group_norm(c, x, x.type.shape[1], weight, bias, eps)  # type: ignore[no-any-return]
+        refuse_training(c)
+    return _group_norm(c, x, x.type.shape[1], weight, bias, eps)
 
 
 @aten("group_norm")
@@ -189,7 +203,11 @@ def _native_layer_norm(
 
 @aten("rms_norm")
 def _rms_norm(
-    c: Context, x: Value, normalized_shape: Sequence[int], weight: Value | None = None, eps: float | None = None
+    c: Context,
+    x: Value,
+    normalized_shape: Sequence[int],
+    weight: Value | None = None,
+    eps: float | None = None,
 ) -> Value:
     computed = DType.f32 if x.type.dtype in (DType.f16, DType.bf16) else x.type.dtype
     if eps is None:

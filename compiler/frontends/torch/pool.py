@@ -27,8 +27,12 @@ def _batched(c: Context, x: Value, rank: int) -> Value:
 
 
 def _padding(
-    sizes: Sequence[int], results: Sequence[int], kernel: Sequence[int], strides: Sequence[int],
-    pads: Sequence[int], dilations: Sequence[int],
+    sizes: Sequence[int],
+    results: Sequence[int],
+    kernel: Sequence[int],
+    strides: Sequence[int],
+    pads: Sequence[int],
+    dilations: Sequence[int],
 ) -> Pairs:
     """Padding that gives just `results` windows: more after the end than stated with ceil_mode."""
     pairs = []

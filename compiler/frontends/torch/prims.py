@@ -115,7 +115,8 @@ def _reduce(c: Context, x: Value, dims: Sequence[int], **options: Any) -> Value:
         return c.value(x, c.dtype)
     name = str(c.node.target).split(".")[1]
     key = {"sum": "aten.sum.dim_IntList", "prod": "aten.prod.dim_int"}.get(name, f"aten.{name}.default")
-    return IMPORTERS[key](c, x, list(dims))  # type: ignore[no-any-return]
+    result: Value = IMPORTERS[key](c, x, list(dims))
+    return result
 
 
 @aten("fill", namespace="prims")

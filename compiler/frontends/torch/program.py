@@ -79,7 +79,7 @@ class _Import:
                 last[used] = node
         for node in module.graph.nodes:
             if node.op == "output":
-                return fx.node.map_arg(node.args[0], env.__getitem__)  # type: ignore[no-any-return]
+                return fx.node.map_arg(node.args[0], env.__getitem__)
             if node.op == "get_attr":
                 env[node] = self._attribute(module, str(node.target))
             elif node.op == "call_function":
@@ -159,10 +159,8 @@ class _Import:
             raise UnsupportedError(
                 f"{what} is not supported", where=source, hint="trace the model without it, for fixed inputs"
             )
-        inner = {
-            p: v
-            for p, v in zip((n for n in body.graph.nodes if n.op == "placeholder"), operands, strict=True)
-        }
+        assert isinstance(body, fx.GraphModule)
+        inner = dict(zip(body.graph.find_nodes(op="placeholder"), operands, strict=True))
         return self._nodes(body, inner)
 
     def _outputs(self, results: Sequence[Any]) -> dict[str, Value]:
@@ -174,7 +172,8 @@ class _Import:
             raise UnsupportedError("the program does not say how its outputs are arranged")
         for name, value in zip(output_names(spec), users, strict=True):
             if isinstance(value, bool | int | float):
-                value = self.e.constant(torch.tensor(value, dtype=torch.float64 if isinstance(value, float) else None))
+                dtype = torch.float64 if isinstance(value, float) else None
+                value = self.e.constant(torch.tensor(value, dtype=dtype))
             if isinstance(value, Value):
                 outputs[name] = value
             elif value is not None:
@@ -217,7 +216,7 @@ def type_of(value: torch.Tensor, where: str) -> TensorType:
         raise UnsupportedError(
             f"the shape {list(map(str, value.shape))} depends on the data; shapes are static",
             where=where,
-            hint="run this part outside of hardy, or use an operator that keeps the shape, such as torch.where",
+            hint="run this part outside, or use an operator that keeps the shape, such as torch.where",
         )
     if value.layout is not torch.strided:
         raise UnsupportedError(f"{value.layout} tensors are not supported", where=where)
@@ -238,7 +237,9 @@ def _check(node: fx.Node, result: Any, types: tuple[TensorType | None, ...], sou
     results = result if isinstance(result, list) else [result]
     for value, expected in zip(results, types, strict=True):
         if value is not None and expected is not None and value.type != expected:
-            raise GraphError(f"{node.target} was imported as {value.type}, torch gives {expected}", where=source)
+            raise GraphError(
+                f"{node.target} was imported as {value.type}, torch gives {expected}", where=source
+            )
 
 
 def _refuse_state(program: ExportedProgram) -> None:
@@ -261,5 +262,5 @@ def _refuse_state(program: ExportedProgram) -> None:
         if target in changed:
             raise UnsupportedError(
                 f"buffer {target!r} changes from run to run, and the outputs depend on it",
-                hint="call model.eval() if it holds training statistics; make it an input and an output otherwise",
+                hint="call model.eval() if it holds training statistics; else make it an input and output",
             )

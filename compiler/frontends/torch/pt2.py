@@ -26,9 +26,12 @@ from hardy.compiler.errors import ModelError, UnsupportedError
 
 # What arithmetic on sizes is written with.
 _FUNCTIONS = frozenset(
-    "Abs Add CeilDiv CeilToInt CleanDiv Eq FloatPow FloatTrueDiv FloorDiv FloorToInt Float Ge Gt Integer "
-    "IntTrueDiv Le Lt Max Min Mod ModularIndexing Mul Ne Piecewise Pow PowByNatural PythonMod Rational "
-    "RoundDecimal RoundToInt Symbol ToFloat TruncToFloat TruncToInt Where".split()
+    (  # noqa: SIM905
+        "Abs Add CeilDiv CeilToInt CleanDiv Eq FloatPow FloatTrueDiv FloorDiv FloorToInt "
+        "Float Ge Gt Integer IntTrueDiv Le Lt Max Min Mod ModularIndexing Mul Ne "
+        "Piecewise Pow PowByNatural PythonMod Rational RoundDecimal RoundToInt Symbol "
+        "ToFloat TruncToFloat TruncToInt Where"
+    ).split()
 )
 _NODES = (
     ast.Expression,
@@ -106,7 +109,9 @@ def _check_payloads(archive: zipfile.ZipFile, place: PurePosixPath, name: str, w
         file = str(payload["path_name"])
         if not re.fullmatch(r"(weight|tensor)_\d+", file):
             raise UnsupportedError(
-                f"{label} is an object of its own class ({file})", where=where, hint="keep only tensors in the model"
+                f"{label} is an object of its own class ({file})",
+                where=where,
+                hint="keep only tensors in the model",
             )
         if payload.get("use_pickle"):
             _check_pickle(archive.read(str(root / place.parent / file)), f"{where}: {label}")
@@ -145,7 +150,7 @@ def _check_expression(text: str, where: str) -> None:
     try:
         nodes = list(ast.walk(ast.parse(text, mode="eval")))
     except (SyntaxError, ValueError, RecursionError):
-        nodes = [ast.Lambda()]
+        nodes = [ast.Pass()]
     for node in nodes:
         allowed = isinstance(node, _NODES)
         if isinstance(node, ast.Call):

@@ -41,7 +41,8 @@ def _layers(
     finals: list[list[Value]] = [[] for _ in states]
     for layer in range(num_layers):
         groups = [
-            params[(layer * directions + d) * per : (layer * directions + d + 1) * per] for d in range(directions)
+            params[(layer * directions + d) * per : (layer * directions + d + 1) * per]
+            for d in range(directions)
         ]
         weight, recurrence = (e.stack([g[i] for g in groups], 0) for i in (0, 1))
         if has_biases:
@@ -60,7 +61,9 @@ def _layers(
 
 
 @aten("lstm.input")
-def _lstm(c: Context, x: Value, hx: Sequence[Value], params: Sequence[Value], *rest: Any) -> list[Value | None]:
+def _lstm(
+    c: Context, x: Value, hx: Sequence[Value], params: Sequence[Value], *rest: Any
+) -> list[Value | None]:
     if hx[0].type.shape[-1] != hx[1].type.shape[-1]:
         c.unsupported("a projection of the hidden state (proj_size)", hint="train with proj_size=0")
     return _layers(c, Lstm, True, x, hx, params, *rest)

@@ -23,28 +23,40 @@ from hardy.compiler.ops.reduce import (
     TopK,
 )
 from hardy.compiler.ops.shape import GatherElements
-from hardy.compiler.types import DType
+from hardy.compiler.types import DType, broadcast_shapes
 
 Axes = Sequence[int] | int | None
 
 
-def reduce(c: Context, op: type[ReduceSum | ReduceMax | ReduceMin | ReduceProd | ReduceMean], x: Value, axes: Axes, keepdim: bool = False) -> Value:
+def reduce(
+    c: Context,
+    op: type[ReduceSum | ReduceMax | ReduceMin | ReduceProd | ReduceMean],
+    x: Value,
+    axes: Axes,
+    keepdim: bool = False,
+) -> Value:
     """A reduction over some axes, or all where none is named."""
     return c(op(c.axes(axes, x.type.rank), keepdim), x)
 
 
 @aten("sum", "sum.dim_IntList")
-def _sum(c: Context, x: Value, dim: Axes = None, keepdim: bool = False, *, dtype: torch.dtype | None = None) -> Value:
+def _sum(
+    c: Context, x: Value, dim: Axes = None, keepdim: bool = False, *, dtype: torch.dtype | None = None
+) -> Value:
     return reduce(c, ReduceSum, c.value(x, c.dtype), dim, keepdim)
 
 
 @aten("mean", "mean.dim")
-def _mean(c: Context, x: Value, dim: Axes = None, keepdim: bool = False, *, dtype: torch.dtype | None = None) -> Value:
+def _mean(
+    c: Context, x: Value, dim: Axes = None, keepdim: bool = False, *, dtype: torch.dtype | None = None
+) -> Value:
     return reduce(c, ReduceMean, c.value(x, c.dtype), dim, keepdim)
 
 
 @aten("prod", "prod.dim_int")
-def _prod(c: Context, x: Value, dim: Axes = None, keepdim: bool = False, *, dtype: torch.dtype | None = None) -> Value:
+def _prod(
+    c: Context, x: Value, dim: Axes = None, keepdim: bool = False, *, dtype: torch.dtype | None = None
+) -> Value:
     return reduce(c, ReduceProd, c.value(x, c.dtype), dim, keepdim)
 
 
@@ -121,7 +133,9 @@ def _aminmax(c: Context, x: Value, *, dim: int | None = None, keepdim: bool = Fa
     return [reduce(c, op, x, dim, keepdim) for op in (ReduceMin, ReduceMax)]
 
 
-def variance(c: Context, x: Value, axes: tuple[int, ...], correction: float, keepdim: bool) -> tuple[Value, Value]:
+def variance(
+    c: Context, x: Value, axes: tuple[int, ...], correction: float, keepdim: bool
+) -> tuple[Value, Value]:
     """Mean squared distance from the mean over n - correction elements, and the mean."""
     count = math.prod(x.type.shape[a] for a in axes)
     mean = c(ReduceMean(axes, True), x)
@@ -177,7 +191,13 @@ def _logsumexp(c: Context, x: Value, dim: Axes, keepdim: bool = False) -> Value:
 
 @aten("linalg_vector_norm")
 def vector_norm(
-    c: Context, x: Value, ord: float = 2, dim: Axes = None, keepdim: bool = False, *, dtype: torch.dtype | None = None
+    c: Context,
+    x: Value,
+    ord: float = 2,
+    dim: Axes = None,
+    keepdim: bool = False,
+    *,
+    dtype: torch.dtype | None = None,
 ) -> Value:
     x = c(ew.Abs(), c.value(x, c.dtype))
     axes = c.axes(dim, x.type.rank)
@@ -217,7 +237,9 @@ def _cumsum(c: Context, x: Value, dim: int, *, dtype: torch.dtype | None = None)
     return c(CumSum(c.axis(dim, x.type.rank)), x) if x.type.rank else x
 
 
-def _scan(c: Context, xs: list[Value], axis: int, combine: Callable[[list[Value], list[Value]], list[Value]]) -> list[Value]:
+def _scan(
+    c: Context, xs: list[Value], axis: int, combine: Callable[[list[Value], list[Value]], list[Value]]
+) -> list[Value]:
     """Inclusive scan by doubling: after step k each element combines 2^k elements up to itself."""
     n = xs[0].type.shape[axis] if xs[0].type.rank else 1
     shift = 1
@@ -286,11 +308,13 @@ def _sort(
 
 @aten("argsort", "argsort.stable")
 def _argsort(c: Context, x: Value, dim: int = -1, descending: bool = False, *, stable: bool = False) -> Value:
-    return _sort(c, x, dim, descending)[1]  # type: ignore[no-any-return]
+    return _sort(c, x, dim, descending)[1]
 
 
 @aten("topk")
-def _topk(c: Context, x: Value, k: int, dim: int = -1, largest: bool = True, sorted: bool = True) -> list[Value]:
+def _topk(
+    c: Context, x: Value, k: int, dim: int = -1, largest: bool = True, sorted: bool = True
+) -> list[Value]:
     if x.type.rank == 0:
         return [x, c.e.scalar(0, DType.i64)]
     return list(c.e.multi(TopK(k, c.axis(dim, x.type.rank), largest), x))
@@ -339,7 +363,7 @@ def _take_along_dim(c: Context, x: Value, indices: Value, dim: int | None = None
     if dim is None:
         x, indices, dim = c.e.reshape(x, (x.type.size,)), c.e.reshape(indices, (indices.type.size,)), 0
     axis = c.axis(dim, x.type.rank)
-    shape = torch.broadcast_shapes(
+    shape = broadcast_shapes(
         *[tuple(1 if i == axis else n for i, n in enumerate(v.type.shape)) for v in (x, indices)]
     )
     full = [tuple(v.type.shape[axis] if i == axis else n for i, n in enumerate(shape)) for v in (x, indices)]

@@ -63,7 +63,7 @@ def _nearest(rank: int, exact: bool) -> None:
     def import_vec(
         c: Context, x: Value, output_size: Sequence[int] | None, scale_factors: Sequence[float] | None
     ) -> Value:
-        return import_(c, x, (), *(scale_factors or (None,) * rank))  # type: ignore[no-any-return]
+        return import_(c, x, (), *(scale_factors or (None,) * rank))
 
 
 for _rank in (1, 2, 3):
@@ -89,6 +89,7 @@ def _smooth(name: str, rank: int, mode: str, antialias: bool = False) -> None:
             # Pillow's cubic with antialiasing, Keys' otherwise.
             cubic=-0.5 if antialias else -0.75,
             antialias=antialias,
+            exclude_outside=antialias,
         )
         return c(op, x)
 
@@ -100,7 +101,7 @@ def _smooth(name: str, rank: int, mode: str, antialias: bool = False) -> None:
         align_corners: bool,
         scale_factors: Sequence[float] | None,
     ) -> Value:
-        return import_(c, x, (), align_corners, *(scale_factors or ()))  # type: ignore[no-any-return]
+        return import_(c, x, (), align_corners, *(scale_factors or ()))
 
 
 _smooth("upsample_linear1d", 1, "linear")

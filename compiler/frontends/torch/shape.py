@@ -55,16 +55,18 @@ def _view(c: Context, x: Value, *shape: Any) -> Value:
     return c.e.reshape(x, c.shape)
 
 
-@aten("unsqueeze", "squeeze", "squeeze.dim", "squeeze.dims", "flatten.using_ints", "unflatten.int", "atleast_1d")
+@aten(
+    "unsqueeze", "squeeze", "squeeze.dim", "squeeze.dims", "flatten.using_ints", "unflatten.int", "atleast_1d"
+)
 def _same_elements(c: Context, x: Value, *rest: Any) -> Value:
     return c.e.reshape(x, c.shape)
 
 
 @aten("view.dtype")
 def _view_dtype(c: Context, x: Value, dtype: torch.dtype) -> Value:
-    if c.dtype is x.type.dtype:
-        return x
-    c.unsupported(f"reading the bytes of {x.type} as {c.dtype}")
+    if c.dtype is not x.type.dtype:
+        c.unsupported(f"reading the bytes of {x.type} as {c.dtype}")
+    return x
 
 
 @aten("permute")
@@ -233,7 +235,9 @@ def _constant_pad(c: Context, x: Value, pads: Sequence[int], value: Operand = 0)
 
 
 @aten("pad")
-def _pad(c: Context, x: Value, pads: Sequence[int], mode: str = "constant", value: float | None = None) -> Value:
+def _pad(
+    c: Context, x: Value, pads: Sequence[int], mode: str = "constant", value: float | None = None
+) -> Value:
     pairs = pad_pairs(pads, x.type.rank)
     if mode == "constant":
         return pad(c, x, pairs, value or 0.0)
@@ -265,7 +269,7 @@ def gather_axis(c: Context, x: Value, axis: int, positions: torch.Tensor) -> Val
 
 def _fixed_padding(mode: str) -> Callable[..., Value]:
     def import_(c: Context, x: Value, pads: Sequence[int]) -> Value:
-        return _pad(c, x, pads, mode)  # type: ignore[no-any-return]
+        return _pad(c, x, pads, mode)
 
     return import_
 
@@ -282,10 +286,14 @@ def _as_strided(
     """Elements by their address; known only where torch lays x out in order."""
     source = c.node.args[0].meta["val"]  # type: ignore[union-attr]
     if not source.is_contiguous():
-        c.unsupported("a strided view of a tensor that is not contiguous", hint="call .contiguous() before it")
+        c.unsupported(
+            "a strided view of a tensor that is not contiguous", hint="call .contiguous() before it"
+        )
     positions = torch.full(tuple(size), storage_offset or 0, dtype=torch.int64)
     for axis, (n, step) in enumerate(zip(size, stride, strict=True)):
-        positions = positions + (torch.arange(n) * step).reshape([-1 if i == axis else 1 for i in range(len(size))])
+        positions = positions + (torch.arange(n) * step).reshape(
+            [-1 if i == axis else 1 for i in range(len(size))]
+        )
     flat = c.e.reshape(x, (x.type.size,))
     return gather_axis(c, flat, 0, positions)
 
@@ -392,11 +400,13 @@ def _select_scatter(c: Context, x: Value, src: Value, dim: int, index: int) -> V
     index %= x.type.shape[axis]
     shape = (*x.type.shape[:axis], 1, *x.type.shape[axis + 1 :])
     src = c.e.reshape(c.value(src, x.type.dtype), shape)
-    return _slice_scatter(c, x, src, axis, index, index + 1)  # type: ignore[no-any-return]
+    return _slice_scatter(c, x, src, axis, index, index + 1)
 
 
 @aten("diagonal_scatter")
-def _diagonal_scatter(c: Context, x: Value, src: Value, offset: int = 0, dim1: int = 0, dim2: int = 1) -> Value:
+def _diagonal_scatter(
+    c: Context, x: Value, src: Value, offset: int = 0, dim1: int = 0, dim2: int = 1
+) -> Value:
     first, second = c.axis(dim1, x.type.rank), c.axis(dim2, x.type.rank)
     rest = [i for i in range(x.type.rank) if i not in (first, second)]
     order = [*rest, first, second]

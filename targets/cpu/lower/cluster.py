@@ -23,6 +23,7 @@ class Cluster:
     outputs: tuple[Value, ...]
     results: tuple[Value, ...]
     actual: Mapping[Value, Value]
+    title: str = ""
 
     @property
     def key(self) -> Hashable:
@@ -38,16 +39,16 @@ class Cluster:
 
     @property
     def label(self) -> str:
-        """A readable name for the kernel: its ops and the shape of its first result."""
-        names = list(dict.fromkeys(node.op.name for node in self.nodes))
+        """A readable name for the kernel: what it computes and the shape of its first result."""
         shape = "x".join(map(str, self.outputs[0].type.shape)) or "scalar"
-        return "_".join([*names[:4], *(["etc"] if len(names) > 4 else []), shape])
+        return f"{self.title or _title(self.nodes)}_{shape}"
 
     def giving(self, results: Mapping[Value, Value]) -> Cluster:
         """The part of the cluster that computes these outputs: inner value to the program's value."""
         nodes = live(self.nodes, results)
         outputs = tuple(results)
-        return Cluster(nodes, leaves(nodes, outputs), outputs, tuple(results.values()), self.actual)
+        final = tuple(results.values())
+        return Cluster(nodes, leaves(nodes, outputs), outputs, final, self.actual, self.title)
 
     def runs(self, is_injective: Callable[[Node], bool]) -> list[Cluster]:
         """The cluster as several: neighbouring injective nodes together, every other node alone."""
@@ -71,6 +72,12 @@ class Cluster:
         return clusters
 
 
+def _title(nodes: Iterable[Node]) -> str:
+    """The first few ops."""
+    names = list(dict.fromkeys(n.op.name for n in nodes if not isinstance(n.op, Input | Constant)))
+    return "_".join([*names[:4], *(["etc"] if len(names) > 4 else [])])
+
+
 def is_immediate(value: Value) -> bool:
     return value.literal is not None and value.literal.type.size == 1
 
@@ -90,7 +97,7 @@ def cluster_of(node: Node, keep: Callable[[Node], bool]) -> Cluster:
         _append(b, member, inner, keep)
     final = tuple(inner.get(v, v) for v in outputs)
     nodes = live([n for n in b._nodes if not isinstance(n.op, Constant)], final)
-    return Cluster(nodes, leaves(nodes, final), final, node.values, actual)
+    return Cluster(nodes, leaves(nodes, final), final, node.values, actual, _title(members))
 
 
 def leaves(nodes: Sequence[Node], outputs: Sequence[Value]) -> tuple[Value, ...]:

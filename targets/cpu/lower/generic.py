@@ -123,14 +123,14 @@ def replaced(cluster: Cluster, anchor: Node, b: Builder, value: Value) -> tuple[
         nodes.append(moved)
     outputs = tuple(mapping.get(v, v) for v in cluster.outputs)
     kept = live([n for n in nodes if n.operands], outputs)
-    new = Cluster(kept, leaves(kept, outputs), outputs, cluster.results, cluster.actual)
+    new = Cluster(kept, leaves(kept, outputs), outputs, cluster.results, cluster.actual, cluster.title)
     return new, value.node
 
 
 def alone(selector: Selector, cluster: Cluster, b: Builder, value: Value, result: Value) -> None:
     """Lower the nodes of `b`: its reduction, then what follows, into the program's value `result`."""
     nodes = live([n for n in b._nodes if n.operands], [value])
-    whole = Cluster(nodes, leaves(nodes, [value]), (value,), (result,), cluster.actual)
+    whole = Cluster(nodes, leaves(nodes, [value]), (value,), (result,), cluster.actual, cluster.title)
     cut = next((i for i, n in enumerate(nodes) if isinstance(n.op, ReduceSum | ReduceMax)), None)
     assert cut is not None
     after = nodes[cut + 1 :]

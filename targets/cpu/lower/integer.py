@@ -68,8 +68,9 @@ def lower_integer(selector: Selector, cluster: Cluster, anchor: Node) -> bool:
     isa, threads, dtype = selector.isa, selector.threads, arith.STORAGE[x.type.dtype]
     place = selector.source(cluster.actual.get(x, x))
     if isinstance(op, IntegerMatmul):
-        w = w.reshape(w.shape[-2:])
-        n, k = w.shape if op.transpose_b else w.shape[::-1]
+        rows_of_b, columns_of_b = weight.type.shape[-2:]
+        n, k = (rows_of_b, columns_of_b) if op.transpose_b else (columns_of_b, rows_of_b)
+        w = w.reshape(rows_of_b, columns_of_b)
         rows = x.type.size // k
         bias = _correction(selector, zero, w.sum(1 if op.transpose_b else 0, dtype=np.int64))
         return lower_kernel(
@@ -91,7 +92,7 @@ def lower_integer(selector: Selector, cluster: Cluster, anchor: Node) -> bool:
             (x, weight),
             weight=weight,
             reads=[place, bias],
-            reshape=w.shape,
+            reshape=(rows_of_b, columns_of_b),
         )
     assert isinstance(op, IntegerConv)
     bias = _correction(selector, zero, w.sum((1, 2, 3), dtype=np.int64))

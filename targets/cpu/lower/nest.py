@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from itertools import pairwise
@@ -18,6 +18,7 @@ from hardy.targets.cpu.lower.movement import At
 from hardy.targets.cpu.lower.trace import Trace
 
 MAX_BOXES = 64
+BLOCK = 16  # elements of the inner loop of a transposition that are done together
 
 
 @dataclass(frozen=True)
@@ -188,19 +189,43 @@ class Injective:
         tested = any(inner in t.all_axes for t in trace.tests)
         if any(map(scalar.needs_library, nodes)) or tested or not (smooth or heavy):
             lanes = 1
-        if lanes == 1 and not smooth and not tested:
-            loops = self._blocked(loops, accesses)
         with ExitStack() as stack:
+            turned = self._turned(loops, accesses) if lanes == 1 and not (smooth or tested) else None
             for loop in loops[:-1]:
-                loop.bind(env, stack.enter_context(self.code.loop(loop.extent)))
+                if loop is not turned:
+                    loop.bind(env, stack.enter_context(self.code.loop(loop.extent)))
+            if turned is not None:
+                self._blocks(
+                    loops[-1], turned, env, lambda: self._store(env, None, 1, target, values, box, inside)
+                )
+                return
             for start, count, width in pieces(loops[-1].extent, lanes):
                 with self.code.loop(count) as i:
                     loops[-1].bind(env, i * width + start)
                     self._store(env, inner, width, target, values, box, inside)
 
-    def _blocked(self, loops: list[Loop], accesses: Sequence[Index]) -> list[Loop]:
-        """The loops as they are: a place for cache blocking of transposes."""
-        return loops
+    def _turned(self, loops: Sequence[Loop], accesses: Sequence[Index]) -> Loop | None:
+        """Of a transposition, the loop whose neighbours are neighbours in what is read."""
+        if loops[-1].extent <= BLOCK:
+            return None
+        for loop in loops[:-1]:
+            axis = loop.axes[-1]
+            if any(axis not in x.bent() and x.terms.get(axis) == 1 for x in accesses[1:]):
+                return loop
+        return None
+
+    def _blocks(self, inner: Loop, turned: Loop, env: dict[Axis, Expr], body: Callable[[], None]) -> None:
+        """Runs over a few elements of the inner loop for all of the turned one, so that every cache line that
+        is read is used up while it is there."""
+        for start, count, width in ((0, inner.extent // BLOCK, BLOCK), (inner.extent // BLOCK * BLOCK, 1, 0)):
+            width = width or inner.extent % BLOCK
+            if not count or not width:
+                continue
+            with self.code.loop(count) as block, self.code.loop(turned.extent) as i:
+                turned.bind(env, i)
+                with self.code.loop(width) as j:
+                    inner.bind(env, block * BLOCK + start + j)
+                    body()
 
     def _store(
         self,

@@ -6,12 +6,14 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from hardy.compiler.errors import UnsupportedError
-from hardy.compiler.ir import Constant, Graph, Input, Node, Op, Value
-from hardy.compiler.ops import activation, linear, norm, pool, recurrent, reduce, shape
+from hardy.compiler.ir import Builder, Constant, Graph, Input, Node, Op, Value
+from hardy.compiler.ops import activation, linear, norm, pool, quant, recurrent, reduce, shape
 from hardy.compiler.ops.group import Group
 from hardy.targets.cpu.kernels.emit import MAX_ELEMENTS
 from hardy.targets.cpu.lower.cluster import Cluster, cluster_of
 from hardy.targets.cpu.lower.injective import is_injective, lower_injective
+from hardy.targets.cpu.lower.integer import lower_integer
+from hardy.targets.cpu.lower.integer import takes as integer_taken
 from hardy.targets.cpu.lower.parts import lower_graph
 from hardy.targets.cpu.lower.pooling import lower_pool
 from hardy.targets.cpu.lower.product import lower_conv, lower_matmul
@@ -54,6 +56,8 @@ RULES: dict[type[Op], Rule] = {
     reduce.ReduceMin: Rule(lower_reduction),
     linear.Matmul: Rule(lower_matmul),
     linear.Conv: Rule(lower_conv),
+    quant.IntegerMatmul: Rule(lower_integer, integer_taken),
+    quant.IntegerConv: Rule(lower_integer, integer_taken),
     pool.MaxPool: Rule(lower_pool),
     pool.AvgPool: Rule(lower_pool),
     reduce.ArgMax: Rule(lower_arg),
@@ -79,7 +83,9 @@ def supports(node: Node) -> Support:
     if large is not None:
         return no(f"{large.type} has more elements than 32-bit indices reach")
     if isinstance(node.op, Group):
-        refused = (supports(n) for n in node.op.body.nodes)
+        b = Builder()
+        b.inline(node.op.body, node.operands)
+        refused = (supports(n) for n in b._nodes)
         return next((answer for answer in refused if not answer), YES)
     rule = RULES.get(type(node.op))
     if rule is not None:
