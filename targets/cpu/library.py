@@ -13,7 +13,7 @@ from typing import Any
 
 from hardy.compiler.errors import TargetError
 from hardy.targets.cpu.isa import Isa
-from hardy.targets.cpu.module import MAIN, STEP
+from hardy.targets.cpu.runner import MAIN, STEP
 
 # Only the entry points are visible: calls inside the library need no lookup.
 EXPORTS = f"{{ global: {MAIN}; {STEP}; local: *; }};\n"

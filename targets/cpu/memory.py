@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from hardy.targets.cpu.program import ALIGNMENT, Call, Program
+from hardy.targets.cpu.program import Call, Program
+from hardy.targets.cpu.runner import ALIGNMENT
 
 # Buffers alive for more calls than this are compared with all others.
 LONG = 1024

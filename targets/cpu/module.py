@@ -14,8 +14,8 @@ from tvm import tirx
 
 from hardy.targets.cpu.memory import Plan
 from hardy.targets.cpu.program import Call, Program, Ref
+from hardy.targets.cpu.runner import MAIN, STEP
 
-MAIN, STEP = "hardy_main", "hardy_step"
 # One function holds at most so many calls, one module so many kernels: LLVM stays linear.
 CALLS_A_FUNCTION = 512
 KERNELS_A_MODULE = 48

@@ -12,8 +12,7 @@ import torch
 
 from hardy.compiler.types import TensorType
 from hardy.targets.cpu.kernels.kernel import Array, Pack
-
-ALIGNMENT = 64
+from hardy.targets.cpu.runner import ALIGNMENT
 
 # Where an argument lives: the caller's tensors (inputs, then outputs), the constants, or the arena.
 Space = Literal["tensor", "constant", "arena"]

@@ -13,7 +13,11 @@ import torch
 
 from hardy.compiler.errors import ArtifactError
 from hardy.compiler.types import TensorType
-from hardy.targets.cpu.program import ALIGNMENT
+
+# What the library expects and is called, here so that running a program needs no code generator.
+ALIGNMENT = 64
+MAIN, STEP = "hardy_main", "hardy_step"
+LIBRARY, HEADER, CONSTANTS = "program.so", "program.h", "constants"
 
 Pointers = ctypes.Array[ctypes.c_void_p]
 
@@ -22,6 +26,19 @@ def aligned(nbytes: int) -> torch.Tensor:
     """Uninitialised bytes on an `ALIGNMENT` boundary."""
     raw = torch.empty(nbytes + ALIGNMENT, dtype=torch.uint8)
     return raw[-raw.data_ptr() % ALIGNMENT :][:nbytes]
+
+
+_loads: dict[Path, int] = {}
+_loads_lock = threading.Lock()
+
+
+def _fresh_name(library: Path) -> str:
+    """A spelling of the path that was not loaded before: the loader would answer a name that it knows with
+    the library that it has, although another artifact may lie there by now."""
+    path = library.absolute()
+    with _loads_lock:
+        count = _loads[path] = _loads.get(path, -1) + 1
+    return f"{path.parent}/{'./' * count}{path.name}"
 
 
 class LibraryRunner:
@@ -37,11 +54,11 @@ class LibraryRunner:
         steps: Sequence[str] = (),
     ) -> None:
         try:
-            loaded = ctypes.CDLL(str(library), mode=os.RTLD_NOW | os.RTLD_LOCAL)
+            loaded = ctypes.CDLL(_fresh_name(library), mode=os.RTLD_NOW | os.RTLD_LOCAL)
         except OSError as error:
             raise ArtifactError(f"the program cannot be loaded: {error}", where=str(library)) from error
-        self._main = loaded.hardy_main
-        self._step = loaded.hardy_step
+        self._main = loaded[MAIN]
+        self._step = loaded[STEP]
         self._main.argtypes = [ctypes.c_void_p] * 3
         self._step.argtypes = [ctypes.c_void_p] * 3 + [ctypes.c_int32]
         self._inputs, self._outputs = tuple(inputs), tuple(outputs)

@@ -15,10 +15,9 @@ from hardy.targets.cpu.library import link
 from hardy.targets.cpu.lower.table import lower
 from hardy.targets.cpu.memory import Plan
 from hardy.targets.cpu.program import Call, Program, Ref
+from hardy.targets.cpu.runner import CONSTANTS, HEADER, LIBRARY, MAIN, STEP
 from hardy.targets.cpu.select import Selector
 from hardy.targets.target import Package, Stage
-
-LIBRARY, HEADER, CONSTANTS = "program.so", "program.h", "constants"
 
 
 @dataclass(frozen=True)
@@ -91,10 +90,10 @@ def header(code: Code) -> str:
 {listing}
    `constants` are the {program.constants.total} bytes of the tensor "{CONSTANTS}", `arena` is scratch
    memory of {code.plan.total} bytes; both on a 64-byte boundary. Calls in parallel need an arena each. */
-int32_t {module.MAIN}(void **tensors, const void *constants, void *arena);
+int32_t {MAIN}(void **tensors, const void *constants, void *arena);
 
 /* Runs one of the {len(program.calls)} calls that make up the program. */
-int32_t {module.STEP}(void **tensors, const void *constants, void *arena, int32_t step);
+int32_t {STEP}(void **tensors, const void *constants, void *arena, int32_t step);
 """
 
 

@@ -1,4 +1,7 @@
-"""The CPU as a target: TIR kernels written for its instruction set, compiled by LLVM into one library."""
+"""The CPU as a target: TIR kernels written for its instruction set, compiled by LLVM into one library.
+
+What generates code is imported where it is needed: a compiled program runs without TVM.
+"""
 
 from __future__ import annotations
 
@@ -13,10 +16,7 @@ from hardy.compiler.types import DType
 from hardy.targets.cpu import isa as isas
 from hardy.targets.cpu.isa import Isa
 from hardy.targets.cpu.library import linker
-from hardy.targets.cpu.lower.table import supports
-from hardy.targets.cpu.passes import pipeline
-from hardy.targets.cpu.runner import LibraryRunner
-from hardy.targets.cpu.stages import CONSTANTS, LIBRARY, stages
+from hardy.targets.cpu.runner import CONSTANTS, LIBRARY, LibraryRunner
 from hardy.targets.target import Device, Loaded, Memory, QuantizationScheme, Runner, Stage, Support, Target
 
 CLOCK = 3.0e9  # cycles a second that the stated peaks assume
@@ -62,12 +62,18 @@ class CpuTarget(Target):
         )
 
     def supports(self, node: Node) -> Support:
+        from hardy.targets.cpu.lower.table import supports
+
         return supports(node)
 
     def passes(self) -> tuple[Pass, ...]:
+        from hardy.targets.cpu.passes import pipeline
+
         return pipeline()
 
     def stages(self) -> tuple[Stage, ...]:
+        from hardy.targets.cpu.stages import stages
+
         return stages(self.isa)
 
     def load(self, artifact: Loaded) -> Runner:

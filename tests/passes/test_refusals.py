@@ -152,6 +152,14 @@ MOVE = {
         CleanTransposes(),
         "%0: f32[3,2] = transpose(%x, permutation=(1, 0))\n%r: f32[3,2] = layer_norm(%0, axis=1)",
     ),
+    "a reshape that merges axes which were not neighbours": (
+        CleanTransposes(),
+        "%0: f32[3,2] = transpose(%x, permutation=(1, 0))\n%r: f32[6] = reshape(%0, shape=(6,))",
+    ),
+    "a reshape that merges neighbours in the wrong order": (
+        CleanTransposes(),
+        "%0: f32[1,4,4,2] = transpose(%m, permutation=(0, 3, 2, 1))\n%r: f32[1,16,2] = reshape(%0, shape=(1, 16, 2))",
+    ),
     "a vector across merged axes": (
         CleanReshapes(),
         "%k: f32[2] = constant([1.0, 2.0])\n%0: f32[3,2] = reshape(%x, shape=(3, 2))\n%r: f32[3,2] = add(%0, %k)",

@@ -14,8 +14,6 @@ from hardy.targets.cpu.kernels.kernel import Epilogue, EpilogueOperand
 from hardy.targets.cpu.lower import arith, scalar
 from hardy.targets.cpu.lower.cluster import Cluster, is_immediate
 from hardy.targets.cpu.lower.movement import SOURCES
-from hardy.targets.cpu.program import KernelFunction, Ref
-from hardy.targets.cpu.select import Selector
 
 Kind = Literal["full", "channel", "scalar"]
 
@@ -108,11 +106,3 @@ def in_place_pairs(names: Sequence[str], tail: Tail, extra: int) -> tuple[tuple[
         for i, operand in enumerate(tail.epilogue.operands)
         if operand.kind == "full" and arith.BYTES[operand.dtype] == width
     )
-
-
-def call_with_tail(
-    selector: Selector, kernel: KernelFunction, cluster: Cluster, tail: Tail, reads: Sequence[Ref]
-) -> None:
-    """Append the call: the kernel's own reads, the epilogue's operands, the result."""
-    operands = [selector.source(cluster.actual.get(v, v)) for v in tail.operands]
-    selector.call(kernel, [*reads, *operands], [selector.target(v) for v in cluster.results])

@@ -14,8 +14,8 @@ from hardy.compiler.ir import Graph
 from hardy.compiler.tolerance import require_close
 from hardy.targets.cpu import isa as isas
 from hardy.targets.cpu.isa import Isa
-from hardy.targets.cpu.runner import LibraryRunner
-from hardy.targets.cpu.stages import CONSTANTS, LIBRARY, Code, stages
+from hardy.targets.cpu.runner import CONSTANTS, LIBRARY, LibraryRunner
+from hardy.targets.cpu.stages import Code, stages
 from hardy.targets.target import Package
 
 

@@ -217,10 +217,10 @@ def test_integer_layers_are_exact_with_requantization_in_the_kernel(name: str, d
         torch.tensor(100, dtype=torch.uint8),
     )
     q = outer(Group("integer_conv", body), image, *[outer.constant(t) for t in operands])
-    flat = outer(Reshape((99, 24)), q) if q.type.size == 99 * 24 else outer(Reshape((q.type.size // 24, 24)), q)
-    cast = outer(
-        IntegerMatmul(), flat, outer.constant(torch.randint(-128, 128, (24, 10), dtype=torch.int8))
+    flat = (
+        outer(Reshape((99, 24)), q) if q.type.size == 99 * 24 else outer(Reshape((q.type.size // 24, 24)), q)
     )
+    cast = outer(IntegerMatmul(), flat, outer.constant(torch.randint(-128, 128, (24, 10), dtype=torch.int8)))
     data = torch.randint(low, high + 1, (1, 9, 11, 16)).to(dtype.torch)
     compiled = require_reference(outer.finish({"y": cast}), [data], isa)
     assert len(compiled.steps) == 2

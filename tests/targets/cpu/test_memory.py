@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hardy.targets.cpu.memory import Interval, lifetimes, place, plan, share_in_place
-from hardy.targets.cpu.program import ALIGNMENT, Call, KernelFunction, Program, Ref
+from hardy.targets.cpu.program import Call, KernelFunction, Program, Ref
+from hardy.targets.cpu.runner import ALIGNMENT
 
 intervals = st.lists(
     st.tuples(st.integers(0, 1000), st.integers(0, 12), st.integers(0, 6)).map(

@@ -13,18 +13,20 @@ import numpy as np
 import pytest
 import torch
 
+from hardy import load as hardy_load
 from hardy.compiler.driver import compile as hardy_compile
 from hardy.compiler.errors import ArtifactError, TargetError
 from hardy.compiler.interpret import evaluate
 from hardy.compiler.ir import Builder, Graph
 from hardy.compiler.ops.activation import Relu
-from hardy.compiler.ops.elementwise import Add, Tanh
+from hardy.compiler.ops.elementwise import Add, Mul, Tanh
 from hardy.compiler.ops.linear import Conv, Matmul
 from hardy.compiler.tolerance import compare
 from hardy.compiler.types import DType, TensorType
 from hardy.targets.cpu import isa as isas
 from hardy.targets.cpu import library
-from hardy.targets.cpu.stages import CONSTANTS, HEADER, LIBRARY, stages
+from hardy.targets.cpu.runner import CONSTANTS, HEADER, LIBRARY
+from hardy.targets.cpu.stages import stages
 from hardy.targets.cpu.target import CpuTarget
 from hardy.targets.target import Package, find_target
 from tests.targets.cpu.programs import compile_graph
@@ -92,6 +94,34 @@ def test_results_are_new_tensors_and_inputs_may_be_strided() -> None:
     (first,), (second,) = runner.run([x]), runner.run([torch.zeros(1, 12, 10, 3)])
     assert first.data_ptr() != second.data_ptr()
     assert compare(evaluate(graph, [x])[0], first, scaled=True).passed
+
+
+def test_artifact_that_replaces_another_is_the_one_that_runs(tmp_path: Path) -> None:
+    for factor in (2.0, 3.0):
+        b = Builder()
+        x = b.input("x", TensorType(F32, (4,)))
+        graph = b.finish({"y": b(Add(), b(Mul(), x, b.scalar(factor, F32)), x)})
+        hardy_compile(graph, target="cpu", out=tmp_path / "a")
+        result = hardy_load(tmp_path / "a").run({"x": torch.ones(4)})
+        assert result["y"].tolist() == [factor + 1] * 4
+
+
+def test_saved_program_runs_without_the_code_generator(tmp_path: Path) -> None:
+    hardy_compile(network(), target="cpu", out=tmp_path / "a")
+    script = (
+        "import sys, torch, hardy; "
+        "a = hardy.load(sys.argv[1]); y = a.run(x=torch.zeros(1, 12, 10, 3))['y']; "
+        "assert 'tvm' not in sys.modules and 'onnx' not in sys.modules; print(tuple(y.shape))"
+    )
+    root = Path(__file__).parents[3]
+    result = subprocess.run(
+        [sys.executable, "-c", script, str(tmp_path / "a")],
+        env={**os.environ, "PYTHONPATH": f"{root}/.src"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert result.stdout == "(1, 12, 10, 16)\n", result.stderr
 
 
 def test_profile_runs_every_call_by_itself() -> None:
