@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import torch
 
@@ -117,6 +117,15 @@ class Runner(Protocol):
     against its types, and gives new output tensors in order."""
 
     def run(self, inputs: Sequence[torch.Tensor]) -> tuple[torch.Tensor, ...]: ...
+
+
+@runtime_checkable
+class Profiler(Protocol):
+    """A runner that can also time the steps of its program."""
+
+    def profile(self, inputs: Sequence[torch.Tensor], repeats: int = 10) -> list[tuple[str, float]]:
+        """Each step in order: its name, and the median of its times in seconds."""
+        ...
 
 
 class Target(ABC):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -15,6 +15,9 @@ from hardy.compiler.errors import UsageError
 
 if TYPE_CHECKING:
     import torch
+    from rich.table import Table
+
+    from hardy.targets.target import Runner
 
 # How the libraries under the targets are told their number of threads, before they are loaded.
 _THREAD_VARIABLES = ("TVM_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS")
@@ -29,6 +32,9 @@ def bench(
     ] = None,
     threads: Annotated[int | None, typer.Option(min=1, help="Threads for every contender.")] = None,
     seconds: Annotated[float, typer.Option(min=0.01, help="About how long to measure.")] = 3.0,
+    profile: Annotated[
+        bool, typer.Option("--profile", help="Also time every step of the program, slowest first.")
+    ] = False,
     json: Json = False,
     debug: Debug = False,
 ) -> None:
@@ -55,9 +61,11 @@ def bench(
         contenders |= _peer(text, named, threads)
     timings = time_in_turn(contenders, seconds=seconds)
     first = timings[loaded.target_name].median
+    steps = _profile(loaded.target_name, runner, inputs) if profile else []
     if json:
         rows: list[dict[str, Any]] = [{"name": n, **vars(t)} for n, t in timings.items()]
-        print_json({"artifact": str(artifact), "threads": threads, "results": rows})
+        listed = [{"step": name, "seconds": spent} for name, spent in steps]
+        print_json({"artifact": str(artifact), "threads": threads, "results": rows, "profile": listed})
         return
     right = ("median", "best", "p90", "runs", "ratio")
     shown = table("", *right, right=right)
@@ -65,6 +73,27 @@ def bench(
         ratio = f"{t.median / first:.2f}"
         shown.add_row(name, duration(t.median), duration(t.best), duration(t.p90), str(t.runs), ratio)
     console().print(shown)
+    if steps:
+        console().print(_profile_table(steps))
+
+
+def _profile(target: str, runner: Runner, inputs: Sequence[torch.Tensor]) -> list[tuple[str, float]]:
+    """The steps of one run and their seconds, slowest first."""
+    from hardy.targets.target import Profiler
+
+    if not isinstance(runner, Profiler):
+        raise UsageError(f"the target {target} cannot time the steps of a program")
+    return sorted(runner.profile(inputs), key=lambda step: -step[1])
+
+
+def _profile_table(steps: Sequence[tuple[str, float]]) -> Table:
+    from hardy.compiler.cli.output import duration, table
+
+    total = sum(spent for _, spent in steps)
+    shown = table("step", "median", "share", right=("median", "share"))
+    for name, spent in steps:
+        shown.add_row(name, duration(spent), f"{spent / total:.1%}")
+    return shown
 
 
 def _peer(text: str, inputs: dict[str, torch.Tensor], threads: int | None) -> dict[str, Callable[[], object]]:

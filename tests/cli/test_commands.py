@@ -167,6 +167,20 @@ def test_bench_times_the_artifact_beside_onnxruntime(hardy: Hardy, artifact: Pat
     assert 0 < first["best"] <= first["median"] <= first["p90"]
 
 
+def test_bench_profiles_the_steps_of_a_program(hardy: Hardy, onnx_file: Path) -> None:
+    hardy("compile", onnx_file, "-t", "cpu", "-o", "native.hardy", "--dim", "batch=2")
+    done = hardy("bench", "native.hardy", "--seconds", "0.05", "--profile", "--json")
+    assert done.code == 0, done.err
+    assert len(done.json["profile"]) >= 1
+    assert all(step["step"] and step["seconds"] > 0 for step in done.json["profile"])
+
+
+def test_bench_says_when_a_target_cannot_profile(hardy: Hardy, artifact: Path) -> None:
+    done = hardy("bench", artifact, "--seconds", "0.05", "--profile")
+    assert done.code == 2
+    assert "the target reference cannot time the steps" in done.err
+
+
 def test_inspect_shows_a_model_without_running_passes(hardy: Hardy, onnx_file: Path) -> None:
     done = hardy("inspect", onnx_file, "--dim", "batch=2", "--json")
     assert done.code == 0, done.err
@@ -244,7 +258,7 @@ def test_version_is_printed(hardy: Hardy) -> None:
 
 
 def processor_seconds(code: str) -> float:
-    """User and system time of a Python process, which a busy machine does not stretch as it does the clock."""
+    """User and system time of a Python process, which a busy machine stretches less than the clock."""
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
