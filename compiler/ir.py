@@ -174,6 +174,12 @@ class Graph:
     def output_types(self) -> dict[str, TensorType]:
         return {name: v.type for name, v in zip(self.output_names, self.outputs, strict=True)}
 
+    def __str__(self) -> str:
+        """The text form."""
+        from hardy.compiler.text import print_graph
+
+        return print_graph(self)
+
     def users(self) -> dict[Value, list[Node]]:
         """The nodes that use each value, in order, once per use; graph outputs are not users."""
         result: dict[Value, list[Node]] = {}
@@ -236,7 +242,9 @@ class Builder:
         return self(Constant(literal), name=name, source=source)
 
     def scalar(self, value: float, dtype: DType) -> Value:
-        """A constant of rank 0."""
+        """A constant of rank 0; GraphError for a fraction in an integer type."""
+        if dtype.is_integer and not float(value).is_integer():
+            raise GraphError(f"{value} is not a value of {dtype}")
         return self.constant(Literal(torch.tensor(value, dtype=dtype.torch), dtype))
 
     def __call__(self, op: Op, *operands: Value, name: str = "", source: str | None = None) -> Value:

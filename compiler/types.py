@@ -123,6 +123,8 @@ class TensorType:
     def __str__(self) -> str:
         return f"{self.dtype.value}[{','.join(map(str, self.shape))}]"
 
+    __repr__ = __str__
+
     @property
     def rank(self) -> int:
         return len(self.shape)

@@ -200,6 +200,11 @@ def load_target(entry: EntryPoint) -> type[Target]:
         ) from error
     if not (isinstance(loaded, type) and issubclass(loaded, Target)):
         raise TargetError(f"the target {entry.name!r} is not a subclass of hardy.Target", where=entry.value)
+    lacking = [n for n in ("kind", "summary") if not hasattr(loaded, n)] + sorted(loaded.__abstractmethods__)
+    if lacking:
+        raise TargetError(
+            f"the target {entry.name!r} does not define {', '.join(lacking)}", where=entry.value
+        )
     return loaded
 
 

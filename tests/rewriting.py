@@ -45,7 +45,8 @@ def apply(pass_: Pass, graph: Graph) -> Graph:
 
 
 def expect(pass_: Pass, before: str, after: str) -> None:
-    """The pass turns one program into the other; both are bodies as `print_graph` shows them."""
+    """The pass turns a program into another: `before` is a whole graph, `after` the body alone, as
+    `print_graph` shows it, so its unnamed values are %0, %1, ..."""
     assert body(apply(pass_, read(before))) == textwrap.dedent(after).strip("\n")
 
 

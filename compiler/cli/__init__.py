@@ -12,6 +12,7 @@ from hardy.compiler.errors import HardyError
 
 INTERRUPTED = 130
 TERMINATED = 143
+INTERNAL = 70
 
 
 def main(arguments: list[str] | None = None) -> NoReturn:
@@ -57,6 +58,13 @@ def _run(given: list[str]) -> int:
         if "--debug" in given:
             raise
         return _report(given, 1, error.strerror or str(error), str(error.filename or ""))
+    except Exception as error:
+        if "--debug" in given:
+            raise
+        message = f"internal error: {type(error).__name__}: {error}"
+        return _report(
+            given, INTERNAL, message, hint="--debug shows where; it is a fault of hardy or a plug-in"
+        )
     if code == INTERRUPTED:
         return _report(given, INTERRUPTED, "interrupted")
     return code if isinstance(code, int) else 0

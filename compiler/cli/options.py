@@ -59,16 +59,23 @@ def pairs(option: str, given: Sequence[str] | None, read: Callable[[str], T]) ->
     return result
 
 
+def read_size(text: str) -> int:
+    """A whole number."""
+    if not text.isdecimal():
+        raise ValueError(f"{text!r} is not a whole number")
+    return int(text)
+
+
 def read_shape(text: str) -> tuple[int, ...]:
     """`1x3x224x224`; nothing for a scalar."""
-    return tuple(int(n) for n in text.split("x")) if text else ()
+    return tuple(read_size(n) for n in text.split("x")) if text else ()
 
 
 def read_binding(dims: Dims, shapes: Shapes, bind: Binds) -> Binding:
     from hardy.compiler.models import Binding
 
     return Binding(
-        pairs("--dim", dims, int),
+        pairs("--dim", dims, read_size),
         pairs("--shape", shapes, read_shape),
         pairs("--bind", bind, lambda file: read_array(Path(file))),
     )

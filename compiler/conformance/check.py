@@ -10,6 +10,7 @@ import torch
 from hardy.compiler.conformance.case import Case
 from hardy.compiler.errors import HardyError, MismatchError, UnsupportedError
 from hardy.compiler.tolerance import require_close
+from hardy.targets.target import Target
 
 
 class Verdict(enum.Enum):
@@ -27,7 +28,7 @@ class Outcome:
     reason: str = ""
 
 
-def check_case(target: str, case: Case) -> Outcome:
+def check_case(target: str | Target, case: Case) -> Outcome:
     """Compile, run and compare one case.
 
     A target may refuse with UnsupportedError before it lowers anything; every other error, and
@@ -44,6 +45,8 @@ def check_case(target: str, case: Case) -> Outcome:
         return Outcome(case, Verdict.refused, error.message)
     except HardyError as error:
         return Outcome(case, Verdict.wrong, str(error))
+    except Exception as error:  # whatever a target under test raises is its verdict
+        return Outcome(case, Verdict.wrong, f"{type(error).__name__}: {error}")
     return Outcome(case, Verdict.ok)
 
 

@@ -328,15 +328,15 @@ class Min(Binary):
 
 
 @dataclass(frozen=True)
-class Atan2(Op):
-    """Angle of the point (y, x) in radians, -pi..pi; the first operand is the ordinate."""
+class Atan2(Binary):
+    """Angle in radians, -pi..pi, of the point whose ordinate is x and whose abscissa is y."""
 
-    def infer(self, y: TensorType, x: TensorType) -> TensorType:
+    def infer(self, x: TensorType, y: TensorType) -> TensorType:
         require_float(self.name, x, y)
-        return broadcast(y, x)
+        return broadcast(x, y)
 
-    def reference(self, y: Tensor, x: Tensor) -> Tensor:
-        return torch.atan2(y, x)
+    def reference(self, x: Tensor, y: Tensor) -> Tensor:
+        return torch.atan2(x, y)
 
 
 @dataclass(frozen=True)

@@ -159,7 +159,8 @@ class GroupNorm(Op):
         return x
 
     def reference(self, x: Tensor, weight: Tensor | None = None, bias: Tensor | None = None) -> Tensor:
-        grouped = x.reshape(x.shape[0], self.groups, -1)
+        per_group = x.numel() // max(x.shape[0] * self.groups, 1)
+        grouped = x.reshape(x.shape[0], self.groups, per_group)
         y = F.layer_norm(grouped, grouped.shape[2:], eps=self.epsilon).reshape(x.shape)
         y = y if weight is None else y * along(weight, 1, x.ndim)
         return y if bias is None else y + along(bias, 1, x.ndim)

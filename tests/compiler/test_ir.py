@@ -68,6 +68,11 @@ def test_four_bit_literals_need_their_type_named() -> None:
         Literal(data, DType.u4)
 
 
+def test_a_fraction_is_no_scalar_of_an_integer_type() -> None:
+    with pytest.raises(GraphError, match=r"0.25 is not a value of i32"):
+        Builder().scalar(0.25, DType.i32)
+
+
 def test_inline_replaces_inputs() -> None:
     inner = small()
     b = Builder()

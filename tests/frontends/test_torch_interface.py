@@ -130,6 +130,13 @@ def test_parameters_are_not_copied_and_keep_their_names() -> None:
     assert constants["0.weight"].tensor.data_ptr() == linear[0].weight.data_ptr()
 
 
+def test_weights_without_data_are_refused_by_name() -> None:
+    with torch.device("meta"):
+        linear = nn.Sequential(nn.Linear(4, 4))
+    with pytest.raises(ModelError, match=r"0\.weight has no data"):
+        trace(linear, (torch.randn(2, 4, device="meta"),))
+
+
 def test_nodes_say_the_module_and_the_users_line() -> None:
     class Block(nn.Module):
         def __init__(self) -> None:
@@ -237,6 +244,26 @@ def test_random_numbers_are_refused() -> None:
 
     with pytest.raises(UnsupportedError, match="random numbers"):
         trace(Noise(), (torch.randn(4),))
+
+
+def test_random_numbers_of_a_seeded_generator_are_refused_too() -> None:
+    generator = torch.Generator().manual_seed(0)
+
+    class Noise(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return x + torch.rand(4, generator=generator)
+
+    with pytest.raises((UnsupportedError, ModelError)):
+        trace(Noise(), (torch.randn(4),))
+
+
+def test_operators_of_known_tensors_are_computed_by_torch() -> None:
+    class Window(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return x * torch.kaiser_window(8) + torch.linalg.det(torch.eye(3) * 2)
+
+    graph = traced(Window(), (torch.randn(8),))
+    assert [n.op.name for n in graph.nodes if n.op.name not in ("input", "constant")] == ["mul", "add"]
 
 
 def test_complex_numbers_are_refused() -> None:

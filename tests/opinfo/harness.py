@@ -70,16 +70,24 @@ class Sample:
     call: Call
 
 
-def samples(name: str, *, everything: bool) -> list[Sample]:
-    """The float32 samples of an entry: the first three, the middle and the last, or everything."""
+# How many samples of an entry a thorough run takes; a few entries have more than a thousand.
+MOST = 30
+
+
+def samples(name: str, *, thorough: bool) -> list[Sample]:
+    """Float32 samples of an entry: the first three, the middle and the last, or thirty evenly spread."""
     torch.manual_seed(zlib.crc32(name.encode()))
     op = ENTRIES[name]
     found = list(op.sample_inputs("cpu", torch.float32))
-    chosen = range(len(found)) if everything else sorted({0, 1, 2, len(found) // 2, len(found) - 1})
+    last = len(found) - 1
+    spread = range(min(MOST, len(found)))
+    chosen = {0, 1, 2, len(found) // 2, last}
+    if thorough:
+        chosen |= {round(i * last / max(len(spread) - 1, 1)) for i in spread}
     return [
         Sample(i, Call(op, (found[i].input, found[i].args, found[i].kwargs)).eval())
-        for i in chosen
-        if i < len(found)
+        for i in sorted(chosen)
+        if 0 <= i < len(found)
     ]
 
 

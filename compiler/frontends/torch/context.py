@@ -35,7 +35,11 @@ def aten(*names: str, namespace: str = "aten") -> Callable[[F], F]:
         for name in names:
             key = f"{namespace}.{name}" if "." in name else f"{namespace}.{name}.default"
             if key in IMPORTERS:
-                raise ValueError(f"two importers for {key}")
+                other = IMPORTERS[key]
+                raise ValueError(
+                    f"{key} has two importers: {other.__module__}.{other.__name__} "
+                    f"and {function.__module__}.{function.__name__}"
+                )
             IMPORTERS[key] = function
         return function
 

@@ -2,21 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
+from torch import fx
 
 from hardy.compiler.frontends.torch.context import Context, Operand, aten
 from hardy.compiler.ir import Value
 
 
-def evaluate(c: Context) -> Value | list[Value]:
-    """An operator of numbers alone, computed now; one of equal elements becomes a broadcast."""
-    if any(isinstance(a, str) for a in c.node.args):
+def evaluate(c: Context, values: Mapping[fx.Node, Any]) -> Value | list[Value] | None:
+    """An operator of numbers and known tensors, computed now; None where a tensor is not known.
+
+    A result of equal elements becomes a broadcast.
+    """
+    known: dict[fx.Node, torch.Tensor] = {}
+    for node in c.node.all_input_nodes:
+        value = values[node]
+        literal = c.e.known(value) if isinstance(value, Value) else None
+        if literal is None:
+            return None
+        known[node] = literal.tensor
+    if not known and any(isinstance(a, str) for a in c.node.args):
         c.unsupported("an operator that reads from outside the program")
-    options = {k: torch.device("cpu") if k == "device" else v for k, v in c.node.kwargs.items()}
-    results = c.node.target(*c.node.args, **options)  # type: ignore[operator]  # an overload
+    args, kwargs = fx.node.map_arg((c.node.args, c.node.kwargs), known.__getitem__)
+    options = {k: torch.device("cpu") if k == "device" else v for k, v in kwargs.items()}
+    with torch.no_grad():
+        results = c.node.target(*args, **options)  # type: ignore[operator]  # an overload
     if isinstance(results, torch.Tensor):
         return _constant(c, results)
     return [_constant(c, r) for r in results]

@@ -8,12 +8,14 @@ from typing import Any
 
 import torch
 from torch import fx
+from torch._subclasses.fake_tensor import FakeTensor
 from torch.export import ExportedProgram
 from torch.export.graph_signature import InputKind, OutputKind, TensorArgument
 from torch.utils import _pytree as pytree
 
-from hardy.compiler.errors import GraphError, HardyError, UnsupportedError
+from hardy.compiler.errors import GraphError, HardyError, ModelError, UnsupportedError
 from hardy.compiler.frontends.emit import Emitter
+from hardy.compiler.frontends.torch.activation import refuse_random
 from hardy.compiler.frontends.torch.context import IMPORTERS, Context, refuse_type
 from hardy.compiler.frontends.torch.create import evaluate
 from hardy.compiler.frontends.torch.decompose import decompose
@@ -65,6 +67,10 @@ class _Import:
         """One constant for all names of the same memory."""
         if not isinstance(data, torch.Tensor):
             raise UnsupportedError(f"{name} is a {type(data).__name__}, not a tensor")
+        if data.layout is not torch.strided:
+            raise UnsupportedError(f"{name} is a {data.layout} tensor", hint="make it dense")
+        if data.is_meta or isinstance(data, FakeTensor):
+            raise ModelError(f"{name} has no data", hint="load the weights before tracing")
         key = (data.data_ptr(), data.dtype, tuple(data.shape), data.stride()) if data.numel() else (name,)
         if key not in self._shared:
             refuse_type(data.dtype, name)
@@ -96,7 +102,7 @@ class _Import:
         return self._constant(found, path) if isinstance(found, torch.Tensor) else found
 
     def _call(self, node: fx.Node, env: dict[fx.Node, Any]) -> Any:
-        target = node.target
+        target: Any = node.target
         if target is operator.getitem:
             return env[node.args[0]][node.args[1]]  # type: ignore[index]
         if isinstance(target, torch._ops.HigherOrderOperator):
@@ -108,10 +114,12 @@ class _Import:
         try:
             types = result_types(node, source)
             c = Context(self.e, node, types, source)
-            if not node.all_input_nodes and importer is None:
-                result = evaluate(c)
+            if importer is None and torch.Tag.nondeterministic_seeded in target.tags:
+                refuse_random(c)
             elif importer is None:
-                result = self._decomposed(node, env, source)
+                result = evaluate(c, env)
+                if result is None:
+                    result = self._decomposed(node, env, source)
             else:
                 args = fx.node.map_arg(node.args, env.__getitem__)
                 given = {k: v for k, v in node.kwargs.items() if k not in _STORAGE}
