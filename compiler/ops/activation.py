@@ -220,8 +220,8 @@ class Mod(Op):
 
 
 @dataclass(frozen=True)
-class Softmax(Op):
-    """exp(x) / sum(exp(x)) along `axis`, computed without overflow."""
+class AlongAxis(Op):
+    """A float function of all elements along one axis, of x's own shape."""
 
     axis: int
 
@@ -229,6 +229,11 @@ class Softmax(Op):
         require_float(self.name, x)
         require(0 <= self.axis < max(x.rank, 1), f"axis {self.axis} is outside {x}")
         return x
+
+
+@dataclass(frozen=True)
+class Softmax(AlongAxis):
+    """exp(x) / sum(exp(x)) along `axis`, computed without overflow."""
 
     def reference(self, x: Tensor) -> Tensor:
         return x.softmax(self.axis)
@@ -239,15 +244,8 @@ class Softmax(Op):
 
 
 @dataclass(frozen=True)
-class LogSoftmax(Op):
+class LogSoftmax(AlongAxis):
     """log(softmax(x)) along `axis`, computed without overflow."""
-
-    axis: int
-
-    def infer(self, x: TensorType) -> TensorType:
-        require_float(self.name, x)
-        require(0 <= self.axis < max(x.rank, 1), f"axis {self.axis} is outside {x}")
-        return x
 
     def reference(self, x: Tensor) -> Tensor:
         return x.log_softmax(self.axis)
