@@ -114,10 +114,12 @@ class _Import:
         try:
             types = result_types(node, source)
             c = Context(self.e, node, types, source)
-            if importer is None and torch.Tag.nondeterministic_seeded in target.tags:
-                refuse_random(c)
-            elif importer is None:
-                result = evaluate(c, env)
+            if importer is None:
+                # What may draw random numbers is taken apart to see whether it does.
+                random = torch.Tag.nondeterministic_seeded in target.tags
+                if random and not node.all_input_nodes:
+                    refuse_random(c)
+                result = None if random else evaluate(c, env)
                 if result is None:
                     result = self._decomposed(node, env, source)
             else:
