@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from hardy.compiler.errors import HardyError, UnsupportedError
-from hardy.compiler.ir import Builder, Constant, Graph, Input, Node, Op, Value, remap, transform
+from hardy.compiler.ir import Builder, Constant, Graph, Input, Node, Op, Value, decompose, remap, transform
 from hardy.compiler.ledger import ledger
 from hardy.compiler.pipeline import Pass
 
@@ -88,14 +88,13 @@ def expansion(node: Node) -> tuple[list[Node], tuple[Value, ...]]:
     op: Op = node.op
     try:
         with b.at(node.source):
-            result = op.decompose(b, *node.operands)  # type: ignore[attr-defined]
+            values = decompose(b, node, node.operands)
     except HardyError as error:
         raise UnsupportedError(
             f"{op.name} does not decompose: {error.message}",
             where=error.where or node.source,
             hint=error.hint,
         ) from error
-    values = (result,) if isinstance(result, Value) else tuple(result)
     if any(isinstance(n.op, Input) for n in b._nodes):
         raise UnsupportedError(f"the decomposition of {op.name} declares inputs", where=node.source)
     return b._nodes, values

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from hardy.compiler.ir import Builder, Constant, Input, Node, Value, remap
+from hardy.compiler.ir import Builder, Constant, Input, Node, Value, decompose, remap
 from hardy.compiler.ops.group import Group
 
 
@@ -127,11 +127,10 @@ def _append(b: Builder, node: Node, mapping: dict[Value, Value], keep: Callable[
     else:
         scratch = Builder()
         with scratch.at(node.source):
-            result = here.op.decompose(scratch, *here.operands)  # type: ignore[attr-defined]
+            values = decompose(scratch, here, here.operands)
         parts: dict[Value, Value] = {}
         for part in scratch._nodes:
             _append(b, part, parts, keep)
-        values = (result,) if isinstance(result, Value) else tuple(result)
         new = [parts.get(v, v) for v in values]
     for old, value in zip(node.values, new, strict=True):
         if old != value:

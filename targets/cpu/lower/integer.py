@@ -18,7 +18,7 @@ from hardy.targets.cpu.kernels.matmul import matmul
 from hardy.targets.cpu.lower import arith
 from hardy.targets.cpu.lower.cluster import Cluster
 from hardy.targets.cpu.lower.kernel_call import array_of, literal_of, lower_kernel
-from hardy.targets.cpu.lower.windows import pads, pair, window_of
+from hardy.targets.cpu.lower.windows import conv_of, window_of
 from hardy.targets.cpu.program import Ref
 from hardy.targets.cpu.select import Selector
 from hardy.targets.target import YES, Support, no
@@ -96,7 +96,7 @@ def lower_integer(selector: Selector, cluster: Cluster, anchor: Node) -> bool:
         )
     assert isinstance(op, IntegerConv)
     bias = _correction(selector, zero, w.sum((1, 2, 3), dtype=np.int64))
-    batch, height, width, channels = x.type.shape
+    channels = x.type.shape[-1]
     out, each, *kernel = w.shape
     options = {"x_dtype": dtype, "bias": True, "pad_value": zero, "threads": threads}
     if each == 1 and out == channels == op.groups and channels > 1:
@@ -111,18 +111,7 @@ def lower_integer(selector: Selector, cluster: Cluster, anchor: Node) -> bool:
             weight=weight,
             reads=[place, bias],
         )
-    shape = conv_kernels.Conv(
-        batch,
-        height,
-        width,
-        channels,
-        out,
-        pair(kernel),
-        pair(op.strides),
-        pads(op.padding),
-        pair(op.dilations),
-        op.groups,
-    )
+    shape = conv_of(x, out, kernel, op)
     return lower_kernel(
         selector,
         cluster,

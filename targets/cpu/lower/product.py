@@ -17,7 +17,7 @@ from hardy.targets.cpu.lower.cluster import Cluster
 from hardy.targets.cpu.lower.index import strides
 from hardy.targets.cpu.lower.injective import lower_injective
 from hardy.targets.cpu.lower.kernel_call import is_f32, literal_of, lower_kernel
-from hardy.targets.cpu.lower.windows import pads, pair, window_of
+from hardy.targets.cpu.lower.windows import conv_of, window_of
 from hardy.targets.cpu.program import Ref
 from hardy.targets.cpu.select import Selector
 
@@ -122,7 +122,7 @@ def lower_conv(selector: Selector, cluster: Cluster, anchor: Node) -> bool:
     fits = op.layout == "channels_last" and len(op.strides) == 2 and is_f32(x) and constant
     if not fits or any(v.node in inside for v in anchor.operands):
         return generic.lower_conv(selector, cluster, anchor)
-    batch, height, width, channels = x.type.shape
+    channels = x.type.shape[-1]
     out, each, *kernel = weight.type.shape
     if each == 1 and out == channels == op.groups and channels > 1:
         window = window_of(x, kernel, op.strides, op.padding, op.dilations)
@@ -135,18 +135,7 @@ def lower_conv(selector: Selector, cluster: Cluster, anchor: Node) -> bool:
             anchor.operands,
             weight=weight,
         )
-    shape = conv_kernels.Conv(
-        batch,
-        height,
-        width,
-        channels,
-        out,
-        pair(kernel),
-        pair(op.strides),
-        pads(op.padding),
-        pair(op.dilations),
-        op.groups,
-    )
+    shape = conv_of(x, out, kernel, op)
     return lower_kernel(
         selector,
         cluster,

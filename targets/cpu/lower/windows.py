@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from hardy.compiler.ir import Value
+from hardy.compiler.ops.linear import Conv
+from hardy.compiler.ops.quant import IntegerConv
+from hardy.targets.cpu.kernels import conv as conv_kernels
 from hardy.targets.cpu.kernels.window import Window
 
 
@@ -29,3 +32,20 @@ def window_of(
     """Windows over x [batch, height, width, channels]."""
     batch, height, width, channels = x.type.shape
     return Window(batch, height, width, channels, pair(kernel), pair(strides), pads(padding), pair(dilations))
+
+
+def conv_of(x: Value, out: int, kernel: Sequence[int], op: Conv | IntegerConv) -> conv_kernels.Conv:
+    """A convolution of x [batch, height, width, channels] to `out` channels."""
+    batch, height, width, channels = x.type.shape
+    return conv_kernels.Conv(
+        batch,
+        height,
+        width,
+        channels,
+        out,
+        pair(kernel),
+        pair(op.strides),
+        pads(op.padding),
+        pair(op.dilations),
+        op.groups,
+    )
