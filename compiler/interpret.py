@@ -10,18 +10,27 @@ from hardy.compiler.errors import GraphError, InputError
 from hardy.compiler.ir import Graph, Input, Node, Value
 from hardy.compiler.types import TensorType
 
-Observer = Callable[[Node, tuple[torch.Tensor, ...]], None]
+Observer = Callable[[Value, torch.Tensor], None]
+Compute = Callable[[Node, Sequence[torch.Tensor]], tuple[torch.Tensor, ...]]
 
 
 def evaluate(
-    graph: Graph, operands: Sequence[torch.Tensor], observe: Observer | None = None
+    graph: Graph,
+    operands: Sequence[torch.Tensor],
+    observe: Observer | None = None,
+    compute: Compute | None = None,
 ) -> tuple[torch.Tensor, ...]:
     """The outputs for inputs given in order; each tensor is freed after its last use.
 
-    `observe(node, results)` sees the results of every node as they are computed. Raises GraphError
-    where a reference result does not have the type that the shape rule gave.
+    `observe(value, tensor)` sees the inputs and every result as they are computed; `compute(node,
+    operands)` takes the place of `run_node`. Raises GraphError where a reference result does not
+    have the type that the shape rule gave.
     """
+    compute = compute or run_node
     values: dict[Value, torch.Tensor] = dict(zip(graph.inputs, operands, strict=True))
+    if observe:
+        for value, tensor in values.items():
+            observe(value, tensor)
     last: dict[Value, int] = {}
     for position, node in enumerate(graph.nodes):
         for v in node.operands:
@@ -29,13 +38,12 @@ def evaluate(
     kept = set(graph.outputs)
     for position, node in enumerate(graph.nodes):
         if not isinstance(node.op, Input):
-            for value, tensor in zip(
-                node.values, run_node(node, [values[v] for v in node.operands]), strict=True
-            ):
+            results = compute(node, [values[v] for v in node.operands])
+            for value, tensor in zip(node.values, results, strict=True):
                 if value in last or value in kept:
                     values[value] = tensor
                 if observe:
-                    observe(node, (tensor,))
+                    observe(value, tensor)
         for v in set(node.operands):
             if last[v] == position and v not in kept:
                 del values[v]

@@ -14,6 +14,7 @@ from hardy.compiler.ledger import ledger
 from hardy.compiler.literal import Literal
 from hardy.compiler.ops.activation import Mod
 from hardy.compiler.ops.elementwise import Div, Rem, ShiftLeft, ShiftRight
+from hardy.compiler.ops.quant import Dequantize
 from hardy.compiler.ops.shape import BroadcastTo
 from hardy.compiler.pipeline import Pass
 
@@ -25,10 +26,13 @@ class FoldConstants(Pass):
     A node may add up to `growth` bytes to the graph; one that would add more, such as a broadcast of
     a scalar to a large shape, stays. `total` bounds what all nodes together add. Data is read only
     where a result is computed from it.
+
+    Quantized constants stay as they are stored; with `unpack`, they too are computed, whatever that adds.
     """
 
     growth: int = 1 << 20
     total: int = 1 << 26
+    unpack: bool = False
 
     def run(self, graph: Graph) -> Graph:
         # Results that are known but not worth storing: broadcasts, as views that occupy nothing.
@@ -48,6 +52,10 @@ class FoldConstants(Pass):
             if len(tensors) != len(operands) or not _is_defined(node, tensors):
                 return None
             added = max(0, sum(t.nbytes for t in node.types) - _stored_bytes(operands))
+            if isinstance(node.op, Dequantize) and added:
+                if not self.unpack:
+                    return None
+                added = 0
             if isinstance(node.op, BroadcastTo) and added:
                 current = b.append(
                     node

@@ -48,7 +48,8 @@ def _require_parameter(what: str, parameter: TensorType, x: TensorType, axis: in
         )
 
 
-def _spread(parameter: Tensor, x: Tensor, axis: int, block: int) -> Tensor:
+def spread(parameter: Tensor, x: Tensor, axis: int, block: int) -> Tensor:
+    """A scale or zero point in a shape that broadcasts with x."""
     if block:
         return parameter.repeat_interleave(block, axis).narrow(axis, 0, x.shape[axis])
     return along(parameter, axis, x.ndim)
@@ -88,19 +89,18 @@ class Quantize(Op):
         return x.with_dtype(self.dtype)
 
     def reference(self, x: Tensor, scale: Tensor, zero_point: Tensor | None = None) -> Tensor:
-        scaled = x.float() / _spread(scale.float(), x, self.axis, self.block)
+        scaled = x.float() / spread(scale.float(), x, self.axis, self.block)
         if self.dtype.is_float:
             return Cast(self.dtype, saturate=True).reference(scaled)
         q = scaled.round()
         if zero_point is not None:
-            q = q + _spread(zero_point.float(), x, self.axis, self.block)
+            q = q + spread(zero_point.float(), x, self.axis, self.block)
         low, high = self.dtype.range
         return q.double().clamp(low, high).to(self.dtype.torch)
 
     def decompose(self, b: Builder, x: Value, scale: Value, zero_point: Value | None = None) -> Value:
         f32 = Cast(DType.f32)
-        spread = _spread_graph(b, b(f32, scale), x.type, self.axis, self.block)
-        scaled = b(Div(), b(f32, x), spread)
+        scaled = b(Div(), b(f32, x), _spread_graph(b, b(f32, scale), x.type, self.axis, self.block))
         if self.dtype.is_float:
             return b(Cast(self.dtype, saturate=True), scaled)
         q = b(Round(), scaled)
@@ -130,8 +130,8 @@ class Dequantize(Op):
     def reference(self, x: Tensor, scale: Tensor, zero_point: Tensor | None = None) -> Tensor:
         q = wide(x) if x.is_floating_point() else x.to(torch.int32)
         if zero_point is not None:
-            q = q - _spread(wide(zero_point).to(q.dtype), x, self.axis, self.block)
-        return (q.float() * _spread(scale.float(), x, self.axis, self.block)).to(scale.dtype)
+            q = q - spread(wide(zero_point).to(q.dtype), x, self.axis, self.block)
+        return (q.float() * spread(scale.float(), x, self.axis, self.block)).to(scale.dtype)
 
     def decompose(self, b: Builder, x: Value, scale: Value, zero_point: Value | None = None) -> Value:
         f32 = Cast(DType.f32)

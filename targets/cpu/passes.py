@@ -7,6 +7,7 @@ from hardy.compiler.ops import activation, linear, norm, pool, quant, reduce
 from hardy.compiler.pipeline import Pass
 from hardy.passes.channels_last import ChannelsLast
 from hardy.passes.decompose import Decompose
+from hardy.passes.fold_constants import FoldConstants
 from hardy.passes.group import Anchor, FormGroups, GroupPolicy
 from hardy.passes.pipelines import CLEANUP, DEFAULT
 from hardy.passes.widen_convolutions import WidenConvolutions
@@ -44,6 +45,7 @@ def pipeline() -> tuple[Pass, ...]:
     """Clean up, find composites, put channels last, expand what has no kernel, group."""
     return (
         *DEFAULT,
+        FoldConstants(unpack=True),
         WidenConvolutions(),
         ChannelsLast(),
         Decompose(supports),

@@ -1,0 +1,161 @@
+"""Small classifiers for Fashion-MNIST, trained here and kept for the next run.
+
+python -m benchmarks.networks [NAME ...]     # trains them, prints their accuracy
+"""
+
+from __future__ import annotations
+
+import math
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from benchmarks import fashion_mnist
+from benchmarks.fashion_mnist import Images
+
+CACHE = Path(__file__).parent / ".cache"
+BATCH = 128
+
+
+def lenet_300_100() -> nn.Module:
+    """LeNet-300-100: three fully connected layers, 266,610 parameters (LeCun et al., 1998)."""
+    return nn.Sequential(
+        nn.Flatten(), nn.Linear(784, 300), nn.ReLU(), nn.Linear(300, 100), nn.ReLU(), nn.Linear(100, 10)
+    )
+
+
+def lenet_5() -> nn.Module:
+    """LeNet-5 as in Caffe and Han et al. (2016): 20 and 50 filters of 5 x 5, 431,080 parameters."""
+    return nn.Sequential(
+        nn.Conv2d(1, 20, 5),
+        nn.MaxPool2d(2),
+        nn.Conv2d(20, 50, 5),
+        nn.MaxPool2d(2),
+        nn.Flatten(),
+        nn.Linear(800, 500),
+        nn.ReLU(),
+        nn.Linear(500, 10),
+    )
+
+
+class Residual(nn.Module):
+    """Two 3 x 3 convolutions with a shortcut (He et al., 2016)."""
+
+    def __init__(self, inside: int, out: int, stride: int) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(inside, out, 3, stride, 1, bias=False)
+        self.bn1 = nn.BatchNorm2d(out)
+        self.conv2 = nn.Conv2d(out, out, 3, 1, 1, bias=False)
+        self.bn2 = nn.BatchNorm2d(out)
+        self.shortcut = nn.Sequential()
+        if stride != 1 or inside != out:
+            self.shortcut = nn.Sequential(nn.Conv2d(inside, out, 1, stride, bias=False), nn.BatchNorm2d(out))
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = F.relu(self.bn1(self.conv1(x)))
+        return F.relu(self.bn2(self.conv2(y)) + self.shortcut(x))
+
+
+def resnet_8(width: int = 16) -> nn.Module:
+    """Three residual blocks of 16, 32 and 64 channels, 78 thousand parameters, 7 million MACs."""
+    return nn.Sequential(
+        nn.Conv2d(1, width, 3, 1, 1, bias=False),
+        nn.BatchNorm2d(width),
+        nn.ReLU(),
+        Residual(width, width, 1),
+        Residual(width, 2 * width, 2),
+        Residual(2 * width, 4 * width, 2),
+        nn.AdaptiveAvgPool2d(1),
+        nn.Flatten(),
+        nn.Linear(4 * width, 10),
+    )
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How a network is built and trained."""
+
+    build: Callable[[], nn.Module]
+    epochs: int
+    rate: float
+
+
+RECIPES = {
+    "lenet_300_100": Recipe(lenet_300_100, 20, 1e-3),
+    "lenet_5": Recipe(lenet_5, 12, 1e-3),
+    "resnet_8": Recipe(resnet_8, 8, 3e-3),
+}
+
+
+def train(module: nn.Module, data: Images, epochs: int, rate: float, seed: int = 0) -> None:
+    """Adam with a one-cycle rate on cross entropy, images shifted by up to two pixels and mirrored."""
+    generator = torch.Generator().manual_seed(seed)
+    steps = math.ceil(len(data) / BATCH) * epochs
+    optimizer = torch.optim.AdamW(module.parameters(), lr=rate, weight_decay=1e-4)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, rate, total_steps=steps)
+    module.train()
+    for _ in range(epochs):
+        order = torch.randperm(len(data), generator=generator)
+        for rows in order.split(BATCH):
+            x = augment(data.x[rows], generator)
+            loss = F.cross_entropy(module(x), data.y[rows])
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            schedule.step()
+    module.eval()
+
+
+def augment(x: Tensor, generator: torch.Generator) -> Tensor:
+    """A batch shifted by up to two pixels, half of it mirrored."""
+    dy, dx = torch.randint(0, 5, (2,), generator=generator).tolist()
+    low = float(x.min())
+    x = F.pad(x, (2, 2, 2, 2), value=low)[:, :, dy : dy + 28, dx : dx + 28]
+    mirrored = torch.rand(len(x), generator=generator) < 0.5
+    return torch.where(mirrored[:, None, None, None], x.flip(3), x)
+
+
+def accuracy(run: Callable[[Tensor], Tensor], data: Images, batch: int = 500) -> float:
+    """The share of images whose greatest output is their class."""
+    right = 0
+    with torch.no_grad():
+        for i in range(0, len(data), batch):
+            right += int((run(data.x[i : i + batch]).argmax(1) == data.y[i : i + batch]).sum())
+    return right / len(data)
+
+
+def trained(name: str) -> nn.Module:
+    """The network after its recipe, seed 0; trained on first use and kept in `benchmarks/.cache`."""
+    recipe = RECIPES[name]
+    torch.manual_seed(0)
+    module = recipe.build()
+    path = CACHE / f"{name}.safetensors"
+    if path.is_file():
+        module.load_state_dict(load_file(path))
+        return module.eval()
+    train(module, fashion_mnist.load("train"), recipe.epochs, recipe.rate)
+    CACHE.mkdir(exist_ok=True)
+    save_file(module.state_dict(), path)
+    return module
+
+
+def main() -> None:
+    torch.set_num_threads(1)
+    test = fashion_mnist.load("t10k")
+    for name in sys.argv[1:] or RECIPES:
+        started = time.perf_counter()
+        module = trained(name)
+        spent = time.perf_counter() - started
+        parameters = sum(p.numel() for p in module.parameters())
+        print(f"{name}: {accuracy(module, test):.2%}, {parameters} parameters, {spent:.0f} s", flush=True)
+
+
+if __name__ == "__main__":
+    main()

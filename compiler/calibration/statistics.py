@@ -1,0 +1,62 @@
+"""Streaming statistics of a tensor: each holds a fixed amount of memory, however many samples come."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+
+import torch
+
+
+@dataclass
+class Range:
+    """The least and the greatest element seen."""
+
+    low: float = math.inf
+    high: float = -math.inf
+
+    def update(self, x: torch.Tensor) -> None:
+        if x.numel():
+            low, high = x.aminmax()
+            self.low = min(self.low, float(low))
+            self.high = max(self.high, float(high))
+
+
+@dataclass
+class ChannelRange:
+    """The least and the greatest element of each channel along `axis`, as f32 vectors."""
+
+    axis: int
+    low: torch.Tensor = field(default_factory=lambda: torch.empty(0))
+    high: torch.Tensor = field(default_factory=lambda: torch.empty(0))
+
+    def update(self, x: torch.Tensor) -> None:
+        rows = x.float().movedim(self.axis, 0).flatten(1)
+        low, high = rows.amin(1), rows.amax(1)
+        if self.low.numel():
+            low, high = torch.minimum(low, self.low), torch.maximum(high, self.high)
+        self.low, self.high = low, high
+
+
+@dataclass
+class Moments:
+    """Sum and sum of squares of each channel along `axis` in f64, and the number of elements in each."""
+
+    axis: int
+    count: int = 0
+    total: torch.Tensor = field(default_factory=lambda: torch.zeros(()))
+    squares: torch.Tensor = field(default_factory=lambda: torch.zeros(()))
+
+    def update(self, x: torch.Tensor) -> None:
+        rows = x.double().movedim(self.axis, 0).flatten(1)
+        self.count += rows.shape[1]
+        self.total = self.total + rows.sum(1)
+        self.squares = self.squares + rows.square().sum(1)
+
+    @property
+    def mean(self) -> torch.Tensor:
+        return self.total / max(self.count, 1)
+
+    @property
+    def rms(self) -> torch.Tensor:
+        return (self.squares / max(self.count, 1)).sqrt()

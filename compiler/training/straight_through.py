@@ -1,0 +1,68 @@
+"""Gradients through steps: what training computes in place of ops whose derivative is zero.
+
+The straight-through estimator (Bengio et al., 2013, arXiv:1308.3432) takes a rounding for the
+identity where the value is inside the range, and for a constant where it saturates. Narrow integers
+stay floats with whole values here, so that gradients flow through them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from torch import Tensor
+
+from hardy.compiler.ir import Node, Op
+from hardy.compiler.ops.elementwise import Round, Sign
+from hardy.compiler.ops.quant import Dequantize, Quantize, spread
+
+Surrogate = Callable[..., Tensor]
+
+
+def rounded(x: Tensor) -> Tensor:
+    """x rounded, halves to even, with the gradient of x."""
+    return x + (x.round() - x).detach()
+
+
+def _round(op: Op, x: Tensor) -> Tensor:
+    return rounded(x)
+
+
+def _sign(op: Op, x: Tensor) -> Tensor:
+    """The sign, with the gradient of x where |x| <= 1 (Hubara et al., 2016, arXiv:1602.02830)."""
+    inside = x.clamp(-1.0, 1.0)
+    return inside + (x.sign() - inside).detach()
+
+
+def _quantize(op: Op, x: Tensor, scale: Tensor, zero_point: Tensor | None = None) -> Tensor:
+    assert isinstance(op, Quantize)
+    scaled = x.float() / spread(scale.float(), x, op.axis, op.block)
+    if op.dtype.is_float:
+        exact = op.reference(x, scale).float()
+        return scaled + (exact - scaled).detach()
+    q = rounded(scaled)
+    if zero_point is not None:
+        q = q + spread(zero_point.float(), x, op.axis, op.block)
+    return q.clamp(*op.dtype.range)
+
+
+def _dequantize(op: Op, x: Tensor, scale: Tensor, zero_point: Tensor | None = None) -> Tensor:
+    assert isinstance(op, Dequantize)
+    q = x.float()
+    if zero_point is not None:
+        q = q - spread(zero_point.float(), x, op.axis, op.block)
+    return (q * spread(scale.float(), x, op.axis, op.block)).to(scale.dtype)
+
+
+SURROGATES: dict[type[Op], Surrogate] = {
+    Round: _round,
+    Sign: _sign,
+    Quantize: _quantize,
+    Dequantize: _dequantize,
+}
+
+
+def compute(node: Node, operands: Sequence[Tensor]) -> tuple[Tensor, ...]:
+    """What training computes for a node: its surrogate, else its reference."""
+    surrogate = SURROGATES.get(type(node.op))
+    results = node.op.reference(*operands) if surrogate is None else surrogate(node.op, *operands)
+    return results if isinstance(results, tuple) else (results,)
