@@ -178,7 +178,13 @@ def test_dump_to_a_place_that_cannot_be_written_is_named(hardy: Hardy, onnx_file
     assert not Path("m").exists()
 
 
-SLOW_TARGET = """
+# A process started in a shell's background ignores interrupts, and so would its children.
+HEARS_INTERRUPTS = """
+import signal
+signal.signal(signal.SIGINT, signal.default_int_handler)
+"""
+
+SLOW_TARGET = f"""{HEARS_INTERRUPTS}
 import time
 from hardy.compiler.cli import main
 from hardy.targets.reference import target
@@ -189,7 +195,7 @@ class Slow(target.ReferenceTarget):
         def wait(graph):
             print("waiting", flush=True)
             time.sleep(60)
-        return (Stage("wait", wait, lambda x: {}),)
+        return (Stage("wait", wait, lambda x: dict()),)
 
 target.ReferenceTarget.stages = Slow.stages
 main()
@@ -222,7 +228,7 @@ def test_interrupted_compilation_leaves_what_stood_there(
     assert not [p for p in artifact.absolute().parent.iterdir() if p.name.endswith(".tmp")]
 
 
-WRITING = """
+WRITING = f"""{HEARS_INTERRUPTS}
 import sys, time
 from hardy.compiler.artifact.folder import NewFolder
 from hardy.compiler.cli import main

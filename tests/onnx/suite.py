@@ -180,9 +180,15 @@ def cases(suite: str) -> tuple[Case, ...]:
 
 @functools.cache
 def known_failures(suite: str, target: str) -> dict[str, str]:
-    """Case to reason: those of every target and those of this one."""
+    """Case to reason: those of every target, those of this one, and the unstable ones."""
     table = tomllib.loads(FAILURES.read_text()).get(suite, {})
-    return {**table.get("all", {}), **table.get(target, {})}
+    return {**table.get("all", {}), **table.get(target, {}), **table.get("unstable", {})}
+
+
+@functools.cache
+def unstable(suite: str) -> frozenset[str]:
+    """The listed cases that pass on some machines."""
+    return frozenset(tomllib.loads(FAILURES.read_text()).get(suite, {}).get("unstable", {}))
 
 
 @dataclass(frozen=True)
