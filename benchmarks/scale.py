@@ -14,9 +14,10 @@ import torch
 
 from hardy.compiler.ir import Builder, Graph, Value
 from hardy.compiler.ops.activation import Relu
-from hardy.compiler.ops.elementwise import Add, Exp, Mul, Neg, Tanh
+from hardy.compiler.ops.elementwise import Add, Mul, Neg
 from hardy.compiler.ops.linear import Matmul
 from hardy.compiler.ops.shape import Reshape, Slice, Transpose
+from hardy.compiler.ops.transcendental import Exp, Tanh
 from hardy.compiler.pipeline import Pipeline
 from hardy.compiler.types import DType, TensorType
 from hardy.passes.group import Anchor, FormGroups, GroupPolicy

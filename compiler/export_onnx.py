@@ -25,6 +25,7 @@ from hardy.compiler.ops import activation as act
 from hardy.compiler.ops import elementwise as ew
 from hardy.compiler.ops import reduce as red
 from hardy.compiler.ops import shape as sh
+from hardy.compiler.ops import transcendental as tr
 from hardy.compiler.ops.linear import Conv, Matmul
 from hardy.compiler.ops.norm import BatchNorm, LayerNorm, ReduceMean
 from hardy.compiler.ops.pool import AvgPool, MaxPool, Pool
@@ -378,22 +379,22 @@ _SAME: dict[type[Op], str] = {
     ew.Floor: "Floor",
     ew.Ceil: "Ceil",
     ew.Round: "Round",
-    ew.Exp: "Exp",
-    ew.Log: "Log",
+    tr.Exp: "Exp",
+    tr.Log: "Log",
     ew.Sqrt: "Sqrt",
-    ew.Sin: "Sin",
-    ew.Cos: "Cos",
-    ew.Tan: "Tan",
-    ew.Asin: "Asin",
-    ew.Acos: "Acos",
-    ew.Atan: "Atan",
-    ew.Sinh: "Sinh",
-    ew.Cosh: "Cosh",
-    ew.Tanh: "Tanh",
-    ew.Asinh: "Asinh",
-    ew.Acosh: "Acosh",
-    ew.Atanh: "Atanh",
-    ew.Erf: "Erf",
+    tr.Sin: "Sin",
+    tr.Cos: "Cos",
+    tr.Tan: "Tan",
+    tr.Asin: "Asin",
+    tr.Acos: "Acos",
+    tr.Atan: "Atan",
+    tr.Sinh: "Sinh",
+    tr.Cosh: "Cosh",
+    tr.Tanh: "Tanh",
+    tr.Asinh: "Asinh",
+    tr.Acosh: "Acosh",
+    tr.Atanh: "Atanh",
+    tr.Erf: "Erf",
     ew.IsNan: "IsNaN",
     ew.Add: "Add",
     ew.Sub: "Sub",

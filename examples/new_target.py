@@ -12,9 +12,10 @@ import torch
 
 import hardy
 from hardy.compiler.ir import Constant, Graph, Input, Node
-from hardy.compiler.ops.elementwise import Add, Div, Exp, Max, Mul, Neg, Sub
+from hardy.compiler.ops.elementwise import Add, Div, Max, Mul, Neg, Sub
 from hardy.compiler.ops.linear import Matmul
 from hardy.compiler.ops.shape import Transpose
+from hardy.compiler.ops.transcendental import Exp
 from hardy.compiler.pipeline import Pass
 from hardy.compiler.types import DType
 from hardy.passes.decompose import Decompose

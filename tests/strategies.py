@@ -10,27 +10,13 @@ from hypothesis import strategies as st
 
 from hardy.compiler.ir import Builder, Graph, Op, Value
 from hardy.compiler.ops.activation import Clamp, Gelu, HardSwish, Relu, Sigmoid, Silu, Softmax
-from hardy.compiler.ops.elementwise import (
-    Abs,
-    Add,
-    Cast,
-    Div,
-    Equal,
-    Less,
-    Max,
-    Min,
-    Mul,
-    Neg,
-    Sin,
-    Sub,
-    Tanh,
-    Where,
-)
+from hardy.compiler.ops.elementwise import Abs, Add, Cast, Div, Equal, Less, Max, Min, Mul, Neg, Sub, Where
 from hardy.compiler.ops.linear import Conv, Matmul
 from hardy.compiler.ops.norm import BatchNorm, GroupNorm, LayerNorm, ReduceMean
 from hardy.compiler.ops.pool import AvgPool, MaxPool
 from hardy.compiler.ops.reduce import CumSum, ReduceMax, ReduceSum
 from hardy.compiler.ops.shape import BroadcastTo, Concat, Gather, Pad, Reshape, Reverse, Slice, Transpose
+from hardy.compiler.ops.transcendental import Sin, Tanh
 from hardy.compiler.types import DType, TensorType
 
 F32 = DType.f32

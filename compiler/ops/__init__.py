@@ -19,10 +19,12 @@ from hardy.compiler.ops import (
     reduce,
     resize,
     shape,
+    transcendental,
 )
 
 FAMILIES: tuple[ModuleType, ...] = (
     elementwise,
+    transcendental,
     shape,
     reduce,
     linear,

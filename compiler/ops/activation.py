@@ -14,13 +14,8 @@ from hardy.compiler.ops.elementwise import (
     Add,
     Div,
     Equal,
-    Erf,
-    Exp,
-    Expm1,
     FloatUnary,
     Less,
-    Log,
-    Log1p,
     Max,
     Min,
     Mul,
@@ -29,13 +24,13 @@ from hardy.compiler.ops.elementwise import (
     Or,
     Rem,
     Sub,
-    Tanh,
     Unary,
     Where,
     Xor,
 )
 from hardy.compiler.ops.reduce import ReduceMax, ReduceSum
 from hardy.compiler.ops.rules import broadcast, require, require_float
+from hardy.compiler.ops.transcendental import Erf, Exp, Expm1, Log, Log1p, Tanh
 from hardy.compiler.types import TensorType
 
 

@@ -9,10 +9,11 @@ from torch import Tensor
 
 from hardy.compiler.ir import Builder, Op, Value
 from hardy.compiler.ops.activation import Softmax
-from hardy.compiler.ops.elementwise import Add, Div, Mul, Tanh, Where
+from hardy.compiler.ops.elementwise import Add, Div, Mul, Where
 from hardy.compiler.ops.linear import Matmul
 from hardy.compiler.ops.rules import require, require_float, same_dtype
 from hardy.compiler.ops.shape import Reshape
+from hardy.compiler.ops.transcendental import Tanh
 from hardy.compiler.types import DType, TensorType, broadcast_shapes
 
 # What masked scores become. A finite value keeps a fully masked row free of NaN.

@@ -18,10 +18,11 @@ from torch import Tensor
 
 from hardy.compiler.ir import Builder, Op, Value
 from hardy.compiler.ops.activation import Relu, Sigmoid
-from hardy.compiler.ops.elementwise import Add, Less, Mul, Sub, Tanh, Where
+from hardy.compiler.ops.elementwise import Add, Less, Mul, Sub, Where
 from hardy.compiler.ops.linear import Matmul
 from hardy.compiler.ops.rules import require, require_float, require_integer, same_dtype
 from hardy.compiler.ops.shape import Concat, Reshape, Slice
+from hardy.compiler.ops.transcendental import Tanh
 from hardy.compiler.types import TensorType
 
 DIRECTIONS = ("forward", "reverse", "bidirectional")

@@ -25,13 +25,8 @@ from hardy.compiler.ops.elementwise import (
     Add,
     Div,
     Equal,
-    Erf,
-    Exp,
-    Expm1,
     Less,
     LessEqual,
-    Log,
-    Log1p,
     Max,
     Min,
     Mul,
@@ -41,11 +36,11 @@ from hardy.compiler.ops.elementwise import (
     Pow,
     Rem,
     Sub,
-    Tanh,
     Where,
     Xor,
 )
 from hardy.compiler.ops.reduce import ReduceMax, ReduceSum
+from hardy.compiler.ops.transcendental import Erf, Exp, Expm1, Log, Log1p, Tanh
 from hardy.compiler.rewrite import Match, Pattern, Rule, Term
 from hardy.compiler.types import DType
 

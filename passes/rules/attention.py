@@ -12,9 +12,10 @@ from hardy.compiler.ir import Builder, Node, Value
 from hardy.compiler.matching import same_number
 from hardy.compiler.ops.activation import Softmax
 from hardy.compiler.ops.attention import MASKED, Attention
-from hardy.compiler.ops.elementwise import Add, Div, Mul, Not, Tanh, Where
+from hardy.compiler.ops.elementwise import Add, Div, Mul, Not, Where
 from hardy.compiler.ops.linear import Matmul
 from hardy.compiler.ops.shape import BroadcastTo, Reshape, Transpose
+from hardy.compiler.ops.transcendental import Tanh
 from hardy.compiler.rewrite import Match, Pattern, Rule, Term
 from hardy.compiler.types import DType, TensorType
 

@@ -8,7 +8,7 @@ import torch
 from hardy.compiler.calibration import ChannelRange, Moments, Range, Samples, observe
 from hardy.compiler.errors import InputError
 from hardy.compiler.ir import Builder
-from hardy.compiler.ops.elementwise import Exp, Log
+from hardy.compiler.ops.transcendental import Exp, Log
 from hardy.compiler.types import DType, TensorType
 
 

@@ -9,9 +9,10 @@ from hardy.compiler.errors import GraphError
 from hardy.compiler.ir import Builder, Graph, Value
 from hardy.compiler.ledger import Ledger, recording
 from hardy.compiler.ops.activation import Relu, Silu, Softmax
-from hardy.compiler.ops.elementwise import Add, Cast, Div, Erf, Mul, Neg, Sub, Tanh
+from hardy.compiler.ops.elementwise import Add, Cast, Div, Mul, Neg, Sub
 from hardy.compiler.ops.linear import Matmul
 from hardy.compiler.ops.shape import Concat, Reshape, Transpose
+from hardy.compiler.ops.transcendental import Erf, Tanh
 from hardy.compiler.rewrite import Match, Pattern, Rule, Term, apply_rules, explain
 from hardy.compiler.types import DType, TensorType
 from tests.rewriting import body, ops, read

@@ -14,13 +14,14 @@ from hardy.compiler.frontends.onnx import load
 from hardy.compiler.frontends.selftest import check_onnx
 from hardy.compiler.ir import Builder, Graph
 from hardy.compiler.ops.activation import Clamp, Softmax
-from hardy.compiler.ops.elementwise import Add, Cast, Mul, Tanh
+from hardy.compiler.ops.elementwise import Add, Cast, Mul
 from hardy.compiler.ops.group import Group
 from hardy.compiler.ops.linear import Conv, Matmul
 from hardy.compiler.ops.norm import RmsNorm
 from hardy.compiler.ops.pool import AvgPool, MaxPool
 from hardy.compiler.ops.reduce import ReduceSum, TopK
 from hardy.compiler.ops.shape import BroadcastTo, Concat, Gather, Pad, Reshape, Slice, Transpose
+from hardy.compiler.ops.transcendental import Tanh
 from hardy.compiler.types import DType, TensorType
 
 

@@ -32,11 +32,7 @@ from hardy.compiler.ops.elementwise import (
     Cast,
     Div,
     Equal,
-    Erf,
-    Exp,
-    Expm1,
     Less,
-    Log1p,
     Max,
     Min,
     Mul,
@@ -44,13 +40,13 @@ from hardy.compiler.ops.elementwise import (
     Pow,
     Sqrt,
     Sub,
-    Tanh,
     Where,
 )
 from hardy.compiler.ops.linear import Matmul
 from hardy.compiler.ops.norm import GroupNorm, LayerNorm, ReduceMean, RmsNorm
 from hardy.compiler.ops.reduce import ReduceSum
 from hardy.compiler.ops.shape import BroadcastTo, Reshape, Slice, Transpose
+from hardy.compiler.ops.transcendental import Erf, Exp, Expm1, Log1p, Tanh
 from hardy.compiler.pipeline import Pipeline, Validate
 from hardy.compiler.types import DType, TensorType
 from hardy.passes import DEFAULT, Decompose

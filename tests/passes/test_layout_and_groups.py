@@ -11,7 +11,7 @@ import torch
 from hardy.compiler.errors import UnsupportedError
 from hardy.compiler.ir import Builder, Graph, Value
 from hardy.compiler.ops.activation import Gelu, HardSwish, Relu, Sigmoid, Silu, Softmax
-from hardy.compiler.ops.elementwise import Add, Exp, Mul, Neg, Tanh
+from hardy.compiler.ops.elementwise import Add, Mul, Neg
 from hardy.compiler.ops.group import Group
 from hardy.compiler.ops.linear import Conv, Matmul
 from hardy.compiler.ops.norm import BatchNorm, GroupNorm, LayerNorm, ReduceMean
@@ -20,6 +20,7 @@ from hardy.compiler.ops.quant import IntegerConv, Requantize
 from hardy.compiler.ops.reduce import TopK
 from hardy.compiler.ops.resize import Resize
 from hardy.compiler.ops.shape import Concat, Pad, Reshape
+from hardy.compiler.ops.transcendental import Exp, Tanh
 from hardy.compiler.types import DType, TensorType
 from hardy.passes import (
     Anchor,

@@ -15,7 +15,7 @@ import torch
 
 from hardy.compiler.errors import ArtifactError, TargetError
 from hardy.compiler.ir import Constant, Graph, Input, Node, Op, Value
-from hardy.compiler.ops import elementwise, linear, reduce, shape
+from hardy.compiler.ops import elementwise, linear, reduce, shape, transcendental
 from hardy.compiler.pipeline import Pass
 from hardy.compiler.types import DType
 from hardy.passes.decompose import Decompose
@@ -115,10 +115,10 @@ TABLE: dict[type[Op], Callable[[Any], tuple[str, tuple[int, ...]]]] = {
     elementwise.Neg: lambda op: ("neg", ()),
     elementwise.Abs: lambda op: ("abs", ()),
     elementwise.Floor: lambda op: ("floor", ()),
-    elementwise.Exp: lambda op: ("exp", ()),
-    elementwise.Log: lambda op: ("log", ()),
+    transcendental.Exp: lambda op: ("exp", ()),
+    transcendental.Log: lambda op: ("log", ()),
     elementwise.Sqrt: lambda op: ("sqrt", ()),
-    elementwise.Tanh: lambda op: ("tanh", ()),
+    transcendental.Tanh: lambda op: ("tanh", ()),
     linear.Matmul: lambda op: ("matmul", (int(op.transpose_a), int(op.transpose_b))),
     reduce.ReduceSum: lambda op: ("sum", (int(op.keepdims), *op.axes)),
     reduce.ReduceMax: lambda op: ("greatest", (int(op.keepdims), *op.axes)),

@@ -12,6 +12,7 @@ from hardy.compiler.frontends.onnx.context import Context, Importer
 from hardy.compiler.ir import Op, Value
 from hardy.compiler.ops import activation as act
 from hardy.compiler.ops import elementwise as ew
+from hardy.compiler.ops import transcendental as tr
 from hardy.compiler.ops.reduce import ArgMax
 from hardy.compiler.types import DType
 
@@ -32,7 +33,7 @@ def _celu(ctx: Context) -> Value:
     """max(0, x) + min(0, alpha (exp(x / alpha) - 1))."""
     x, e = ctx[0], ctx.e
     alpha = ctx.real("alpha", 1.0)
-    below = e.mul(ctx(ew.Expm1(), e.div(x, alpha)), alpha)
+    below = e.mul(ctx(tr.Expm1(), e.div(x, alpha)), alpha)
     return e.add(e.max(x, 0), e.min(below, 0))
 
 

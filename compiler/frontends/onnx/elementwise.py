@@ -10,6 +10,7 @@ from hardy.compiler.frontends.onnx.context import Context, Importer, Item
 from hardy.compiler.ir import Op, Value
 from hardy.compiler.literal import Literal
 from hardy.compiler.ops import elementwise as ew
+from hardy.compiler.ops import transcendental as tr
 from hardy.compiler.ops.activation import Clamp, Mod
 from hardy.compiler.types import DType, broadcast_shapes
 
@@ -208,30 +209,30 @@ IMPORTERS: dict[str, Importer] = {
         name: _unary(op)
         for name, op in {
             "Abs": ew.Abs(),
-            "Acos": ew.Acos(),
-            "Acosh": ew.Acosh(),
-            "Asin": ew.Asin(),
-            "Asinh": ew.Asinh(),
-            "Atan": ew.Atan(),
-            "Atanh": ew.Atanh(),
+            "Acos": tr.Acos(),
+            "Acosh": tr.Acosh(),
+            "Asin": tr.Asin(),
+            "Asinh": tr.Asinh(),
+            "Atan": tr.Atan(),
+            "Atanh": tr.Atanh(),
             "BitwiseNot": ew.Not(),
             "Ceil": ew.Ceil(),
-            "Cos": ew.Cos(),
-            "Cosh": ew.Cosh(),
-            "Erf": ew.Erf(),
-            "Exp": ew.Exp(),
+            "Cos": tr.Cos(),
+            "Cosh": tr.Cosh(),
+            "Erf": tr.Erf(),
+            "Exp": tr.Exp(),
             "Floor": ew.Floor(),
             "IsNaN": ew.IsNan(),
-            "Log": ew.Log(),
+            "Log": tr.Log(),
             "Neg": ew.Neg(),
             "Not": ew.Not(),
             "Round": ew.Round(),
             "Sign": ew.Sign(),
-            "Sin": ew.Sin(),
-            "Sinh": ew.Sinh(),
+            "Sin": tr.Sin(),
+            "Sinh": tr.Sinh(),
             "Sqrt": ew.Sqrt(),
-            "Tan": ew.Tan(),
-            "Tanh": ew.Tanh(),
+            "Tan": tr.Tan(),
+            "Tanh": tr.Tanh(),
         }.items()
     },
     **{

@@ -9,6 +9,7 @@ from hardy.compiler.frontends.onnx.context import Context, Importer, Item
 from hardy.compiler.ir import Value
 from hardy.compiler.ops import activation as act
 from hardy.compiler.ops import elementwise as ew
+from hardy.compiler.ops import transcendental as tr
 from hardy.compiler.ops.linear import Matmul
 from hardy.compiler.ops.recurrent import Gru, Lstm, Rnn
 from hardy.compiler.types import TensorType
@@ -276,12 +277,12 @@ def _function(ctx: Context, name: str, alpha: float, beta: float) -> Function:
     e = ctx.e
     table: dict[str, Function] = {
         "sigmoid": lambda x: ctx(act.Sigmoid(), x),
-        "tanh": lambda x: ctx(ew.Tanh(), x),
+        "tanh": lambda x: ctx(tr.Tanh(), x),
         "relu": lambda x: ctx(act.Relu(), x),
         "affine": lambda x: e.add(e.mul(x, alpha), beta),
         "leakyrelu": lambda x: ctx(act.LeakyRelu(alpha), x),
         "thresholdedrelu": lambda x: e.where(e.less(x, alpha), 0, x),
-        "scaledtanh": lambda x: e.mul(ctx(ew.Tanh(), e.mul(x, beta)), alpha),
+        "scaledtanh": lambda x: e.mul(ctx(tr.Tanh(), e.mul(x, beta)), alpha),
         "hardsigmoid": lambda x: ctx(act.HardSigmoid(alpha, beta), x),
         "elu": lambda x: ctx(act.Elu(alpha), x),
         "softsign": lambda x: e.div(x, e.add(ctx(ew.Abs(), x), 1)),

@@ -9,6 +9,7 @@ from hardy.compiler.frontends.onnx.context import Context, Importer, Item
 from hardy.compiler.ir import Value
 from hardy.compiler.ops import elementwise as ew
 from hardy.compiler.ops import reduce as red
+from hardy.compiler.ops import transcendental as tr
 from hardy.compiler.ops.norm import ReduceMean
 
 Reduce = Callable[[Context, Value, tuple[int, ...], bool], Value]
@@ -52,7 +53,7 @@ def _l2(ctx: Context, x: Value, axes: tuple[int, ...], keep: bool) -> Value:
 
 
 def _log_sum(ctx: Context, x: Value, axes: tuple[int, ...], keep: bool) -> Value:
-    return ctx(ew.Log(), ctx(red.ReduceSum(axes, keep), x))
+    return ctx(tr.Log(), ctx(red.ReduceSum(axes, keep), x))
 
 
 def _log_sum_exp(ctx: Context, x: Value, axes: tuple[int, ...], keep: bool) -> Value:
@@ -61,8 +62,8 @@ def _log_sum_exp(ctx: Context, x: Value, axes: tuple[int, ...], keep: bool) -> V
     greatest = ctx(red.ReduceMax(axes, True), x)
     finite = e.less(ctx(ew.Abs(), greatest), math.inf)
     greatest = e.where(finite, greatest, 0)
-    total = ctx(red.ReduceSum(axes, keep), ctx(ew.Exp(), e.sub(x, greatest)))
-    return e.add(ctx(ew.Log(), total), e.reshape(greatest, total.type.shape))
+    total = ctx(red.ReduceSum(axes, keep), ctx(tr.Exp(), e.sub(x, greatest)))
+    return e.add(ctx(tr.Log(), total), e.reshape(greatest, total.type.shape))
 
 
 def _arg(op: type[red.ArgExtremum]) -> Importer:

@@ -8,6 +8,7 @@ from hardy.compiler.frontends.torch.context import Context, Operand, aten
 from hardy.compiler.ir import Op, Value
 from hardy.compiler.ops import activation as act
 from hardy.compiler.ops import elementwise as ew
+from hardy.compiler.ops import transcendental as tr
 
 
 def _plain(name: str, op: Op) -> None:
@@ -45,7 +46,7 @@ def elu(c: Context, x: Value, alpha: float = 1, scale: float = 1, input_scale: f
     if input_scale == 1:
         y = c(act.Elu(float(alpha)), x)
     else:
-        below = c.e.mul(c(ew.Expm1(), c.e.mul(c.e.min(x, 0), input_scale)), alpha)
+        below = c.e.mul(c(tr.Expm1(), c.e.mul(c.e.min(x, 0), input_scale)), alpha)
         y = c.e.where(c.e.less(0, x), x, below)
     return y if scale == 1 else c.e.mul(y, scale)
 

@@ -8,28 +8,29 @@ from collections.abc import Callable
 from hardy.compiler.frontends.torch.context import Context, Operand, aten, promoted
 from hardy.compiler.ir import Op, Value
 from hardy.compiler.ops import elementwise as ew
+from hardy.compiler.ops import transcendental as tr
 from hardy.compiler.ops.activation import Clamp, Mod
 from hardy.compiler.types import DType
 
 _FLOAT_UNARY: dict[str, type[Op]] = {
-    "acos": ew.Acos,
-    "acosh": ew.Acosh,
-    "asin": ew.Asin,
-    "asinh": ew.Asinh,
-    "atan": ew.Atan,
-    "atanh": ew.Atanh,
-    "cos": ew.Cos,
-    "cosh": ew.Cosh,
-    "erf": ew.Erf,
-    "exp": ew.Exp,
-    "expm1": ew.Expm1,
-    "log": ew.Log,
-    "log1p": ew.Log1p,
-    "sin": ew.Sin,
-    "sinh": ew.Sinh,
+    "acos": tr.Acos,
+    "acosh": tr.Acosh,
+    "asin": tr.Asin,
+    "asinh": tr.Asinh,
+    "atan": tr.Atan,
+    "atanh": tr.Atanh,
+    "cos": tr.Cos,
+    "cosh": tr.Cosh,
+    "erf": tr.Erf,
+    "exp": tr.Exp,
+    "expm1": tr.Expm1,
+    "log": tr.Log,
+    "log1p": tr.Log1p,
+    "sin": tr.Sin,
+    "sinh": tr.Sinh,
     "sqrt": ew.Sqrt,
-    "tan": ew.Tan,
-    "tanh": ew.Tanh,
+    "tan": tr.Tan,
+    "tanh": tr.Tanh,
 }
 
 
@@ -135,7 +136,7 @@ def _exp2(c: Context, x: Value) -> Value:
 def _log_of_base(name: str, base: float) -> None:
     @aten(name)
     def import_(c: Context, x: Value) -> Value:
-        return c.e.mul(c(ew.Log(), c.value(x, c.dtype)), 1 / math.log(base))
+        return c.e.mul(c(tr.Log(), c.value(x, c.dtype)), 1 / math.log(base))
 
 
 _log_of_base("log2", 2)
@@ -144,7 +145,7 @@ _log_of_base("log10", 10)
 
 @aten("erfc")
 def _erfc(c: Context, x: Value) -> Value:
-    return c.e.sub(1, c(ew.Erf(), c.value(x, c.dtype)))
+    return c.e.sub(1, c(tr.Erf(), c.value(x, c.dtype)))
 
 
 @aten("isnan")
@@ -289,7 +290,7 @@ def _fmin(c: Context, x: Value, y: Value) -> Value:
 
 @aten("atan2")
 def _atan2(c: Context, y: Value, x: Value) -> Value:
-    return c(ew.Atan2(), *c.operands(y, x))
+    return c(tr.Atan2(), *c.operands(y, x))
 
 
 @aten("clamp", "clamp.Tensor", "clip", "clip.Tensor")
@@ -396,7 +397,7 @@ def _masked_fill(c: Context, x: Value, mask: Value, value: Operand) -> Value:
 @aten("xlogy.Tensor", "xlogy.Scalar_Self", "xlogy.Scalar_Other")
 def _xlogy(c: Context, x: Operand, y: Operand) -> Value:
     """x log y; 0 where x is 0, whatever y; NaN where y is."""
-    return _x_log(c, x, y, lambda b: c(ew.Log(), b))
+    return _x_log(c, x, y, lambda b: c(tr.Log(), b))
 
 
 def _x_log(c: Context, x: Operand, y: Operand, log: Callable[[Value], Value]) -> Value:
@@ -408,7 +409,7 @@ def _x_log(c: Context, x: Operand, y: Operand, log: Callable[[Value], Value]) ->
 
 @aten("special_xlog1py", "special_xlog1py.other_scalar", "special_xlog1py.self_scalar")
 def _xlog1py(c: Context, x: Operand, y: Operand) -> Value:
-    return _x_log(c, x, y, lambda b: c(ew.Log1p(), b))
+    return _x_log(c, x, y, lambda b: c(tr.Log1p(), b))
 
 
 @aten("copysign.Tensor", "copysign.Scalar")

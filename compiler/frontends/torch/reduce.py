@@ -10,6 +10,7 @@ import torch
 from hardy.compiler.frontends.torch.context import Context, aten
 from hardy.compiler.ir import Value
 from hardy.compiler.ops import elementwise as ew
+from hardy.compiler.ops import transcendental as tr
 from hardy.compiler.ops.activation import LogSoftmax, Softmax
 from hardy.compiler.ops.norm import ReduceMean
 from hardy.compiler.ops.reduce import (
@@ -185,8 +186,8 @@ def _logsumexp(c: Context, x: Value, dim: Axes, keepdim: bool = False) -> Value:
     axes = c.axes(dim, x.type.rank)
     greatest = c(ReduceMax(axes, True), x)
     finite = c.e.where(c.e.less(c(ew.Abs(), greatest), math.inf), greatest, 0.0)
-    total = c(ReduceSum(axes, True), c(ew.Exp(), c.e.sub(x, finite)))
-    return c.e.reshape(c.e.add(c(ew.Log(), total), finite), c.shape)
+    total = c(ReduceSum(axes, True), c(tr.Exp(), c.e.sub(x, finite)))
+    return c.e.reshape(c.e.add(c(tr.Log(), total), finite), c.shape)
 
 
 @aten("linalg_vector_norm")
@@ -264,7 +265,7 @@ def _logcumsumexp(c: Context, x: Value, dim: int) -> Value:
     def combine(a: list[Value], b: list[Value]) -> list[Value]:
         high, low = c.e.max(a[0], b[0]), c.e.min(a[0], b[0])
         apart = c.e.where(c.e.equal(high, low), 0.0, c.e.sub(low, high))
-        return [c.e.add(high, c(ew.Log1p(), c(ew.Exp(), apart)))]
+        return [c.e.add(high, c(tr.Log1p(), c(tr.Exp(), apart)))]
 
     return _scan(c, [x], c.axis(dim, x.type.rank), combine)[0]
 

@@ -13,6 +13,7 @@ from tvm import tirx
 
 from hardy.compiler.ir import Node, Op
 from hardy.compiler.ops import activation, elementwise
+from hardy.compiler.ops import transcendental as tr
 from hardy.compiler.types import DType
 from hardy.targets.cpu.kernels import emit, math
 from hardy.targets.cpu.kernels.emit import Expr
@@ -183,10 +184,10 @@ SCALAR: dict[type[Op], Rule] = {
     e.Ceil: _unary(_math("ceil")),
     e.Round: _unary(_math("rint")),
     e.Sqrt: _unary(_math("sqrt")),
-    e.Exp: _vector_or_library(math.exp, "exp"),
-    e.Log: _vector_or_library(math.log, "log"),
-    e.Tanh: _vector_or_library(math.tanh, "tanh"),
-    e.Erf: _vector_or_library(math.erf, "erf"),
+    tr.Exp: _vector_or_library(math.exp, "exp"),
+    tr.Log: _vector_or_library(math.log, "log"),
+    tr.Tanh: _vector_or_library(math.tanh, "tanh"),
+    tr.Erf: _vector_or_library(math.erf, "erf"),
     e.IsNan: _unary(lambda x: let(x, arith.is_nan)),
     e.Not: lambda op, dtype, args: _four_bits(dtype, _not(args[0])),
     e.Add: _arithmetic(arith.add, tirx.Or),
@@ -217,22 +218,22 @@ COMPOSITE: dict[type[Op], Rule] = {
     activation.Gelu: _gelu,
 }
 LIBRARY: dict[type[Op], str] = {
-    e.Sin: "sin",
-    e.Cos: "cos",
-    e.Tan: "tan",
-    e.Asin: "asin",
-    e.Acos: "acos",
-    e.Atan: "atan",
-    e.Sinh: "sinh",
-    e.Cosh: "cosh",
-    e.Asinh: "asinh",
-    e.Acosh: "acosh",
-    e.Atanh: "atanh",
-    e.Log1p: "log1p",
-    e.Expm1: "expm1",
-    e.Atan2: "atan2",
+    tr.Sin: "sin",
+    tr.Cos: "cos",
+    tr.Tan: "tan",
+    tr.Asin: "asin",
+    tr.Acos: "acos",
+    tr.Atan: "atan",
+    tr.Sinh: "sinh",
+    tr.Cosh: "cosh",
+    tr.Asinh: "asinh",
+    tr.Acosh: "acosh",
+    tr.Atanh: "atanh",
+    tr.Log1p: "log1p",
+    tr.Expm1: "expm1",
+    tr.Atan2: "atan2",
 }
-_F64_CALLS = (e.Exp, e.Log, e.Tanh, e.Erf)
+_F64_CALLS = (tr.Exp, tr.Log, tr.Tanh, tr.Erf)
 
 
 def rule_for(node: Node) -> Rule | None:
@@ -259,4 +260,4 @@ def needs_library(node: Node) -> bool:
 
 
 # Costly enough per element that vector code pays even where the loads are gathered.
-HEAVY = frozenset({e.Exp, e.Log, e.Tanh, e.Erf, activation.Sigmoid, activation.Silu, activation.Gelu})
+HEAVY = frozenset({tr.Exp, tr.Log, tr.Tanh, tr.Erf, activation.Sigmoid, activation.Silu, activation.Gelu})

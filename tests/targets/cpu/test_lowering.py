@@ -9,13 +9,14 @@ from hypothesis import strategies as st
 
 from hardy.compiler.ir import Builder, Graph, Value
 from hardy.compiler.ops.activation import Gelu, Relu, Sigmoid, Softmax
-from hardy.compiler.ops.elementwise import Add, Div, Exp, Mul, Sin, Sub, Tanh
+from hardy.compiler.ops.elementwise import Add, Div, Mul, Sub
 from hardy.compiler.ops.group import Group
 from hardy.compiler.ops.linear import Conv, Matmul
 from hardy.compiler.ops.quant import IntegerConv, IntegerMatmul, Requantize
 from hardy.compiler.ops.recurrent import Lstm
 from hardy.compiler.ops.reduce import ReduceMax, ReduceSum, TopK
 from hardy.compiler.ops.shape import Concat, Gather, Pad, Reshape, Reverse, Slice, Transpose
+from hardy.compiler.ops.transcendental import Exp, Sin, Tanh
 from hardy.compiler.types import DType, TensorType
 from hardy.targets.cpu.isa import by_name, missing_on_host
 from tests.targets.cpu.programs import compile_graph, require_reference

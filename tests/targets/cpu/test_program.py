@@ -19,8 +19,9 @@ from hardy.compiler.errors import ArtifactError, TargetError
 from hardy.compiler.interpret import evaluate
 from hardy.compiler.ir import Builder, Graph
 from hardy.compiler.ops.activation import Relu
-from hardy.compiler.ops.elementwise import Add, Mul, Tanh
+from hardy.compiler.ops.elementwise import Add, Mul
 from hardy.compiler.ops.linear import Conv, Matmul
+from hardy.compiler.ops.transcendental import Tanh
 from hardy.compiler.tolerance import compare
 from hardy.compiler.types import DType, TensorType
 from hardy.targets.cpu import isa as isas
