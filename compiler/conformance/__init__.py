@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from hardy.compiler.conformance.case import Case, case
+from hardy.compiler.conformance.cases import all_cases
 from hardy.compiler.conformance.check import Outcome, Verdict, check_case
-from hardy.compiler.conformance.suite import all_cases
 
 __all__ = ["Case", "Outcome", "Verdict", "all_cases", "case", "check_case"]

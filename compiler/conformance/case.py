@@ -1,7 +1,8 @@
-"""One conformance case: an op on given inputs."""
+"""One conformance case: an op on given inputs; and the types and values that cases share."""
 
 from __future__ import annotations
 
+import math
 import zlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -14,6 +15,10 @@ from hardy.compiler.literal import Literal
 from hardy.compiler.types import DType, TensorType
 
 Fill = Callable[[TensorType, torch.Generator], torch.Tensor]
+
+FLOATS = ("f32", "f64", "f16", "bf16")
+INTEGERS = ("i64", "i32", "i16", "i8", "u8")
+SPECIAL = (math.nan, math.inf, -math.inf, 0.0, -0.0, 1.5, -2.5, 0.5, 3e-42, 88.0, -104.0, 1e30)
 
 
 @dataclass(frozen=True)
