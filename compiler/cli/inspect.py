@@ -79,7 +79,7 @@ def inspect(
             found = _import(subject, target, passes, read_binding(dim, shape, bind), progress)
     result: dict[str, Any] = {}
     if onnx is not None:
-        from hardy.compiler.export_onnx import export
+        from hardy.compiler.export.onnx import export
 
         export(found.graph, onnx)
         result["onnx"] = str(onnx)

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from hardy.compiler.errors import ModelError
-from hardy.compiler.export_onnx import export, is_standard
+from hardy.compiler.export.onnx import export, is_standard
 from hardy.compiler.frontends.onnx import load
 from hardy.compiler.frontends.selftest import check_onnx
 from hardy.compiler.ir import Builder, Graph
