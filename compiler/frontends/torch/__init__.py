@@ -21,6 +21,7 @@ from hardy.compiler.frontends.torch import (  # each module registers its import
     elementwise,
     index,
     linear,
+    logic,
     norm,
     pool,
     prims,
@@ -28,6 +29,7 @@ from hardy.compiler.frontends.torch import (  # each module registers its import
     reduce,
     resize,
     shape,
+    transcendental,
 )
 from hardy.compiler.frontends.torch.capture import arguments, bind, export, functional, spelling
 from hardy.compiler.frontends.torch.program import to_graph
@@ -36,6 +38,8 @@ from hardy.compiler.ir import Graph
 
 FAMILIES = (
     elementwise,
+    logic,
+    transcendental,
     shape,
     index,
     reduce,

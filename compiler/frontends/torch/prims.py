@@ -10,10 +10,13 @@ from typing import Any
 
 import torch
 
+from hardy.compiler.frontends.torch import elementwise, logic, shape, transcendental
 from hardy.compiler.frontends.torch.context import IMPORTERS, Context, Operand, aten
 from hardy.compiler.ir import Value
 from hardy.compiler.ops import elementwise as ew
 
+# The modules whose importers are taken over here: imported first, so that they are in the table.
+_FAMILIES = (elementwise, logic, shape, transcendental)
 _SAME = {
     "abs": "abs",
     "acos": "acos",
