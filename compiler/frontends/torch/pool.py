@@ -9,7 +9,8 @@ import torch
 
 from hardy.compiler.frontends.torch.context import Context, aten
 from hardy.compiler.frontends.torch.conv import each
-from hardy.compiler.frontends.torch.shape import gather_axis, pad
+from hardy.compiler.frontends.torch.pad import pad
+from hardy.compiler.frontends.torch.shape import gather_axis
 from hardy.compiler.ir import Value
 from hardy.compiler.ops.linear import Matmul
 from hardy.compiler.ops.norm import ReduceMean

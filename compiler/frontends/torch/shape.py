@@ -1,16 +1,15 @@
-"""Views, joins, padding and other movement of elements."""
+"""Views, joins, splits and other movement of elements."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 
-from hardy.compiler.frontends.torch.context import Context, Operand, aten
+from hardy.compiler.frontends.torch.context import Context, aten
 from hardy.compiler.ir import Value
-from hardy.compiler.ops import elementwise as ew
-from hardy.compiler.ops.shape import Gather, Pad, Reverse, Slice
+from hardy.compiler.ops.shape import Gather, Reverse, Slice
 from hardy.compiler.types import DType
 
 
@@ -193,90 +192,9 @@ def _repeat(c: Context, x: Value, repeats: Sequence[int]) -> Value:
     return c.e.reshape(c.e.broadcast(c.e.reshape(x, split), full), c.shape)
 
 
-def triangle(shape: Sequence[int], diagonal: int, upper: bool) -> torch.Tensor:
-    """Where the upper or lower triangle of the last two axes lies: bool [rows, columns]."""
-    rows, columns = torch.arange(shape[-2])[:, None], torch.arange(shape[-1])[None, :]
-    return columns - rows >= diagonal if upper else columns - rows <= diagonal
-
-
-@aten("tril")
-def _tril(c: Context, x: Value, diagonal: int = 0) -> Value:
-    keep = c.e.constant(triangle(x.type.shape, diagonal, upper=False))
-    return c.e.where(keep, x, 0)
-
-
-@aten("triu")
-def _triu(c: Context, x: Value, diagonal: int = 0) -> Value:
-    keep = c.e.constant(triangle(x.type.shape, diagonal, upper=True))
-    return c.e.where(keep, x, 0)
-
-
-def pad(c: Context, x: Value, pairs: Sequence[tuple[int, int]], value: Operand = 0.0) -> Value:
-    """Pads each axis by (low, high); a negative amount crops."""
-    for axis, (low, high) in enumerate(pairs):
-        if low < 0 or high < 0:
-            x = c.e.slice(x, axis, max(-low, 0), x.type.shape[axis] - max(-high, 0))
-    lows, highs = (tuple(max(p[i], 0) for p in pairs) for i in (0, 1))
-    if not any(lows) and not any(highs):
-        return x
-    assert not isinstance(value, Value)
-    return c(Pad(lows, highs, float(value)), x)
-
-
-def pad_pairs(pads: Sequence[int], rank: int) -> list[tuple[int, int]]:
-    """torch's flat list, which starts with the last axis, as a pair for each axis."""
-    pairs = [(pads[i], pads[i + 1]) for i in range(0, len(pads), 2)]
-    return [(0, 0)] * (rank - len(pairs)) + pairs[::-1]
-
-
-@aten("constant_pad_nd")
-def _constant_pad(c: Context, x: Value, pads: Sequence[int], value: Operand = 0) -> Value:
-    return pad(c, x, pad_pairs(pads, x.type.rank), value)
-
-
-@aten("pad")
-def _pad(
-    c: Context, x: Value, pads: Sequence[int], mode: str = "constant", value: float | None = None
-) -> Value:
-    pairs = pad_pairs(pads, x.type.rank)
-    if mode == "constant":
-        return pad(c, x, pairs, value or 0.0)
-    for axis, (low, high) in enumerate(pairs):
-        if mode == "circular" and min(low, high) < 0:
-            # Negative padding crops, and what is left wraps round.
-            x = c.e.slice(x, axis, max(-low, 0), x.type.shape[axis] - max(-high, 0))
-            low, high = max(low, 0), max(high, 0)
-        if low or high:
-            n = x.type.shape[axis]
-            x = gather_axis(c, x, axis, pad_positions(n, low, high, mode))
-    return x
-
-
-def pad_positions(size: int, low: int, high: int, mode: str) -> torch.Tensor:
-    """Which element each position of a padded axis repeats."""
-    at = torch.arange(-low, size + high)
-    if mode == "replicate":
-        return at.clamp(0, size - 1)
-    if mode == "circular":
-        return at % size
-    return size - 1 - (size - 1 - at.abs()).abs()  # reflect
-
-
 def gather_axis(c: Context, x: Value, axis: int, positions: torch.Tensor) -> Value:
     """x at fixed positions along an axis; the positions' shape replaces it."""
     return c(Gather(axis), x, c.e.constant(positions))
-
-
-def _fixed_padding(mode: str) -> Callable[..., Value]:
-    def import_(c: Context, x: Value, pads: Sequence[int]) -> Value:
-        return _pad(c, x, pads, mode)
-
-    return import_
-
-
-aten("reflection_pad1d", "reflection_pad2d", "reflection_pad3d")(_fixed_padding("reflect"))
-aten("replication_pad1d", "replication_pad2d", "replication_pad3d")(_fixed_padding("replicate"))
-aten("_pad_circular")(_fixed_padding("circular"))
 
 
 @aten("as_strided", "as_strided_copy")
@@ -308,40 +226,6 @@ def _unfold(c: Context, x: Value, dim: int, size: int, step: int) -> Value:
     return c.e.move_axis(windows, axis + 1, windows.type.rank - 1)
 
 
-@aten("diagonal", "diagonal_copy")
-def _diagonal(c: Context, x: Value, offset: int = 0, dim1: int = 0, dim2: int = 1) -> Value:
-    first, second = c.axis(dim1, x.type.rank), c.axis(dim2, x.type.rank)
-    rest = [i for i in range(x.type.rank) if i not in (first, second)]
-    x = c.e.transpose(x, [*rest, first, second])
-    rows, columns = x.type.shape[-2:]
-    positions = diagonal_positions(rows, columns, offset)
-    flat = c.e.reshape(x, (*x.type.shape[:-2], rows * columns))
-    return gather_axis(c, flat, flat.type.rank - 1, positions)
-
-
-def diagonal_positions(rows: int, columns: int, offset: int) -> torch.Tensor:
-    """Positions of a diagonal in a flattened matrix."""
-    row, column = max(-offset, 0), max(offset, 0)
-    count = max(min(rows - row, columns - column), 0)
-    return (torch.arange(count) + row) * columns + torch.arange(count) + column
-
-
-@aten("diag_embed")
-def _diag_embed(c: Context, x: Value, offset: int = 0, dim1: int = -2, dim2: int = -1) -> Value:
-    rank = x.type.rank + 1
-    first, second = c.axis(dim1, rank), c.axis(dim2, rank)
-    n = x.type.shape[-1] + abs(offset)
-    low = max(offset, 0), max(-offset, 0)
-    columns = pad(c, x, [(0, 0)] * (rank - 2) + [(low[0], n - x.type.shape[-1] - low[0])])
-    spread = c.e.reshape(columns, (*x.type.shape[:-1], 1, n))
-    keep = torch.arange(n)[None, :] - torch.arange(n)[:, None] == offset
-    matrix = c.e.where(c.e.constant(keep), spread, 0)
-    order = list(range(rank - 2))
-    for axis, source in sorted([(first, rank - 2), (second, rank - 1)]):
-        order.insert(axis, source)
-    return c.e.transpose(matrix, order)
-
-
 @aten("channel_shuffle")
 def _channel_shuffle(c: Context, x: Value, groups: int) -> Value:
     n, channels, *rest = x.type.shape
@@ -352,70 +236,3 @@ def _channel_shuffle(c: Context, x: Value, groups: int) -> Value:
 @aten("_assert_tensor_metadata", "_assert_async.msg", "_assert_scalar", "sym_constrain_range_for_size")
 def _nothing(c: Context, *args: Any, **options: Any) -> None:
     """Checks that export leaves in the program; shapes and types are checked during import."""
-
-
-def slice_scatter_mask(size: int, start: int, stop: int, step: int) -> torch.Tensor:
-    """For each position of an axis the element of the update that lands there, or -1."""
-    at = torch.full((size,), -1)
-    chosen = torch.arange(size)[start:stop:step]
-    at[chosen] = torch.arange(len(chosen))
-    return at
-
-
-def place(c: Context, x: Value, update: Value, axis: int, at: torch.Tensor) -> Value:
-    """x with slices of `update` where `at` names one (else -1)."""
-    if bool((at < 0).all()):
-        return x
-    moved = gather_axis(c, update, axis, at.clamp(min=0))
-    if bool((at >= 0).all()):
-        return moved
-    view = [1] * x.type.rank
-    view[axis] = -1
-    return c(ew.Where(), c.e.constant((at >= 0).reshape(view)), moved, x)
-
-
-@aten("slice_scatter")
-def _slice_scatter(
-    c: Context,
-    x: Value,
-    src: Value,
-    dim: int = 0,
-    start: int | None = None,
-    end: int | None = None,
-    step: int = 1,
-) -> Value:
-    axis = c.axis(dim, x.type.rank)
-    size = x.type.shape[axis]
-    first, last, _ = slice(start, end).indices(size)
-    src = c.value(src, x.type.dtype)
-    if step == 1:
-        parts = [c.e.slice(x, axis, 0, first), src, c.e.slice(x, axis, max(last, first), size)]
-        return c.e.concat([p for p in parts if p.type.shape[axis]] or [x], axis)
-    return place(c, x, src, axis, slice_scatter_mask(size, first, last, step))
-
-
-@aten("select_scatter")
-def _select_scatter(c: Context, x: Value, src: Value, dim: int, index: int) -> Value:
-    axis = c.axis(dim, x.type.rank)
-    index %= x.type.shape[axis]
-    shape = (*x.type.shape[:axis], 1, *x.type.shape[axis + 1 :])
-    src = c.e.reshape(c.value(src, x.type.dtype), shape)
-    return _slice_scatter(c, x, src, axis, index, index + 1)
-
-
-@aten("diagonal_scatter")
-def _diagonal_scatter(
-    c: Context, x: Value, src: Value, offset: int = 0, dim1: int = 0, dim2: int = 1
-) -> Value:
-    first, second = c.axis(dim1, x.type.rank), c.axis(dim2, x.type.rank)
-    rest = [i for i in range(x.type.rank) if i not in (first, second)]
-    order = [*rest, first, second]
-    moved = c.e.transpose(x, order)
-    rows, columns = moved.type.shape[-2:]
-    flat = c.e.reshape(moved, (*moved.type.shape[:-2], rows * columns))
-    at = torch.full((rows * columns,), -1)
-    positions = diagonal_positions(rows, columns, offset)
-    at[positions] = torch.arange(len(positions))
-    placed = place(c, flat, c.value(src, x.type.dtype), flat.type.rank - 1, at)
-    back = c.e.reshape(placed, moved.type.shape)
-    return c.e.transpose(back, [order.index(i) for i in range(len(order))])
