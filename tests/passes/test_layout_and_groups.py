@@ -22,15 +22,7 @@ from hardy.compiler.ops.resize import Resize
 from hardy.compiler.ops.shape import Concat, Pad, Reshape
 from hardy.compiler.ops.transcendental import Exp, Tanh
 from hardy.compiler.types import DType, TensorType
-from hardy.passes import (
-    Anchor,
-    ChannelsLast,
-    Decompose,
-    EliminateDeadCode,
-    FormGroups,
-    GroupPolicy,
-    Simplify,
-)
+from hardy.passes import Anchor, ChannelsLast, Decompose, EliminateDeadCode, FormGroups, GroupPolicy, Simplify
 from hardy.targets.target import YES, no
 from tests.rewriting import apply, body, ops, read
 
