@@ -25,17 +25,10 @@ from typing import Any, ClassVar
 from hardy.compiler.errors import GraphError
 from hardy.compiler.ir import Builder, Constant, Graph, Input, Node, Op, Value
 from hardy.compiler.ledger import Ledger, ledger
-from hardy.compiler.matching import (
-    AnyConstant,
-    Apply,
-    Either,
-    Match,
-    Pattern,
-    Scalar,
-    Search,
-    Term,
-    Variable,
-)
+from hardy.compiler.matching.match import Match
+from hardy.compiler.matching.pattern import Pattern
+from hardy.compiler.matching.search import Search
+from hardy.compiler.matching.terms import AnyConstant, Apply, Either, Scalar, Term, Variable
 
 __all__ = ["Match", "Pattern", "Rule", "Term", "apply_rules", "count_uses", "explain", "settle"]
 

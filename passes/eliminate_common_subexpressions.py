@@ -12,7 +12,7 @@ import torch
 from hardy.compiler.ir import Builder, Constant, Graph, Node, Op, Value, transform
 from hardy.compiler.ledger import ledger
 from hardy.compiler.literal import Literal
-from hardy.compiler.matching import COMMUTATIVE
+from hardy.compiler.matching.terms import COMMUTATIVE
 from hardy.compiler.pipeline import Pass
 
 # Constants up to this size are compared directly; of larger ones a sample decides first, so that

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 import torch
 
 from hardy.compiler.ir import Builder, Node, Value
-from hardy.compiler.matching import same_number
+from hardy.compiler.matching.rounding import same_number
 from hardy.compiler.ops.activation import Softmax
 from hardy.compiler.ops.attention import MASKED, Attention
 from hardy.compiler.ops.elementwise import Add, Div, Mul, Not, Where

@@ -6,7 +6,7 @@ import math
 
 from hardy.compiler.ir import Builder, Value
 from hardy.compiler.literal import Literal
-from hardy.compiler.matching import same_number
+from hardy.compiler.matching.rounding import same_number
 from hardy.compiler.ops.elementwise import Add, Div, Mul, Pow, Sqrt, Sub
 from hardy.compiler.ops.norm import GroupNorm, LayerNorm, ReduceMean, RmsNorm
 from hardy.compiler.ops.reduce import ReduceSum
