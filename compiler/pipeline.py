@@ -26,6 +26,7 @@ from hardy.compiler.errors import HardyError, MismatchError, UsageError
 from hardy.compiler.interpret import run as run_reference
 from hardy.compiler.ir import Graph
 from hardy.compiler.ledger import Ledger, recording
+from hardy.compiler.notes import taking_notes
 from hardy.compiler.text import print_graph
 from hardy.compiler.tolerance import compare
 from hardy.compiler.types import DType, TensorType
@@ -56,7 +57,8 @@ class Pass(ABC):
 
 @dataclass(frozen=True)
 class Record:
-    """What one pass did. `rewrites` counts by rule; `notes` hold what instruments found."""
+    """What one pass did. `rewrites` counts by rule; `notes` hold what the pass noted of itself
+    (`hardy.compiler.notes`) and what instruments found."""
 
     index: int
     name: str
@@ -133,11 +135,10 @@ class Pipeline:
             step = _Step(index, pass_, graph, instruments)
             with step:
                 started = time.perf_counter()
-                with recording(book):
+                with recording(book), taking_notes() as notes:
                     after = pass_.run(graph)
                 seconds = time.perf_counter() - started
                 changed = after is not graph
-                notes: dict[str, Any] = {}
                 if changed:
                     step.after = after
                     verify(after)

@@ -80,7 +80,7 @@ def compile(
 
 def _print(result: Any, out: Path | None, json: bool) -> None:
     from hardy.compiler.cli.output import console, duration, print_json, size
-    from hardy.compiler.cli.tables import interface_table, pass_table, records_json, types_json
+    from hardy.compiler.cli.tables import interface_table, print_passes, records_json, types_json
 
     artifact = result.artifact
     check = result.imported.check
@@ -101,7 +101,7 @@ def _print(result: Any, out: Path | None, json: bool) -> None:
         return
     screen = console()
     screen.print(interface_table(artifact.inputs, artifact.outputs))
-    screen.print(pass_table(records))
+    print_passes(screen, records)
     if check is not None:
         screen.print(check.summary())
     if out is not None:

@@ -181,7 +181,7 @@ def _print(found: Subject, result: Mapping[str, Any]) -> None:
     import dataclasses
 
     from hardy.compiler.cli.output import console
-    from hardy.compiler.cli.tables import interface_table, op_counts, op_table, pass_table, statistics_line
+    from hardy.compiler.cli.tables import interface_table, op_counts, op_table, print_passes, statistics_line
     from hardy.compiler.cost import statistics
 
     if "diff" in result:
@@ -203,6 +203,6 @@ def _print(found: Subject, result: Mapping[str, Any]) -> None:
     screen.print(statistics_line(dataclasses.asdict(statistics(found.graph))))
     screen.print(op_table(op_counts(found.graph)))
     if found.rows:
-        screen.print(pass_table(found.rows))
+        print_passes(screen, found.rows)
     if "onnx" in result:
         screen.print(f"wrote {result['onnx']}")

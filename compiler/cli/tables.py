@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from hardy.compiler.cli.output import change, count, duration, size, table
 
 if TYPE_CHECKING:
+    from rich.console import Console
     from rich.table import Table
 
     from hardy.compiler.ir import Graph
@@ -40,21 +41,49 @@ def _cells(rows: Sequence[Mapping[str, Any]]) -> list[str]:
     row = rows[-1]
     before, after = row["before"], row["after"]
     rewrites = ", ".join(f"{name} {n}" for name, n in row["rewrites"].items())
-    notes = "; ".join(f"{k} {_figures(v)}" for k, v in row["notes"].items())
     return [
         row["name"] if len(rows) == 1 else f"({len(rows)} passes)",
         change(before["nodes"], after["nodes"], lambda n: f"{n:,}"),
         change(before["parameters"], after["parameters"]),
         change(before["bytes"], after["bytes"], size),
         change(before["macs"], after["macs"]),
-        "; ".join(filter(None, [rewrites, notes])) or ("" if row["changed"] else "nothing to do"),
+        rewrites or ("" if row["changed"] else "nothing to do"),
     ]
+
+
+def print_passes(screen: Console, rows: Sequence[Mapping[str, Any]]) -> None:
+    """The table of passes, then what each noted: a line for a figure, a table for a list of rows."""
+    screen.print(pass_table(rows))
+    for row in rows:
+        for key, value in row["notes"].items():
+            title = f"{row['name']}: {key}"
+            if _is_rows(value):
+                screen.print(_rows_table(title, value))
+            else:
+                screen.print(f"{title}: {_figures(value)}")
+
+
+def _is_rows(value: Any) -> bool:
+    return isinstance(value, list | tuple) and bool(value) and all(isinstance(v, Mapping) for v in value)
+
+
+def _rows_table(title: str, rows: Sequence[Mapping[str, Any]]) -> Table:
+    columns = list(dict.fromkeys(key for row in rows for key in row))
+    right = [c for c in columns if all(not isinstance(row.get(c), str) for row in rows)]
+    result = table(*columns, right=right, title=title)
+    for row in rows:
+        result.add_row(*[_figures(row[c]) if c in row else "" for c in columns])
+    return result
 
 
 def _figures(value: Any) -> str:
     if isinstance(value, Mapping):
         return ", ".join(f"{k} {_figures(v)}" for k, v in value.items())
-    return f"{value:.3g}" if isinstance(value, float) else str(value)
+    if isinstance(value, list | tuple):
+        return ", ".join(map(_figures, value))
+    if isinstance(value, float):
+        return f"{value:.3g}"
+    return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value)
 
 
 def interface_table(inputs: Mapping[str, TensorType], outputs: Mapping[str, TensorType]) -> Table:

@@ -10,8 +10,11 @@ from typing import ClassVar
 import pytest
 import torch
 
+from hardy.compiler.cli.output import console
+from hardy.compiler.cli.tables import print_passes
 from hardy.compiler.errors import GraphError, MismatchError, UsageError
 from hardy.compiler.ir import Builder, Graph, Node
+from hardy.compiler.notes import note
 from hardy.compiler.ops.elementwise import Abs, Add, Cast, Mul, Neg
 from hardy.compiler.pipeline import Dump, Pass, Pipeline, Validate, random_inputs, sqnr
 from hardy.compiler.text import parse_graph, print_graph
@@ -137,6 +140,39 @@ def test_dump_writes_every_stage_and_a_summary(tmp_path: Path) -> None:
     summary = json.loads((folder / "summary.json").read_text())
     assert [row["name"] for row in summary] == ["nothing", "simplify"]
     assert summary[1]["rewrites"] == {"Involution": 1, "Neutral": 1}
+
+
+def test_what_a_pass_notes_is_in_its_record_alone(tmp_path: Path) -> None:
+    @dataclass(frozen=True)
+    class Notes(Pass):
+        """Says how many nodes there are."""
+
+        def run(self, graph: Graph) -> Graph:
+            note("nodes", len(graph.nodes))
+            return graph
+
+    note("outside", "of a pipeline is dropped")
+    first, second = Pipeline((Notes(), Nothing())).run(example(), [Validate(), Dump(tmp_path)]).records
+    assert first.notes == {"nodes": len(example().nodes)}
+    assert second.notes == {}
+    assert json.loads((tmp_path / "summary.json").read_text())[0]["notes"] == first.notes
+
+
+def test_notes_are_shown_below_the_table_of_passes(capsys: pytest.CaptureFixture[str]) -> None:
+    @dataclass(frozen=True)
+    class Notes(Pass):
+        """Notes a figure and a table."""
+
+        def run(self, graph: Graph) -> Graph:
+            note("share", 0.25)
+            note("layers", [{"layer": "conv", "zeros": 12}, {"layer": "linear", "zeros": 3456}])
+            return graph
+
+    (record,) = Pipeline((Notes(),)).run(example()).records
+    print_passes(console(), [record.to_json()])
+    below = capsys.readouterr().out.partition("notes: share: 0.25\n")[2].split()
+    assert below[:4] == ["notes:", "layers", "layer", "zeros"]
+    assert below[-4:] == ["conv", "12", "linear", "3,456"]
 
 
 def test_validate_passes_what_is_exact() -> None:
