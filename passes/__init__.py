@@ -22,6 +22,7 @@ from hardy.passes.fold_constants import FoldConstants
 from hardy.passes.fuse_patterns import FusePatterns
 from hardy.passes.group import Anchor, FormGroups, GroupPolicy
 from hardy.passes.pipelines import CLEANUP, DEFAULT
+from hardy.passes.quantize import Quantize
 from hardy.passes.simplify import Simplify
 from hardy.passes.widen_convolutions import WidenConvolutions
 
@@ -42,6 +43,7 @@ __all__ = [
     "FormGroups",
     "FusePatterns",
     "GroupPolicy",
+    "Quantize",
     "Simplify",
     "WidenConvolutions",
     "passes_by_name",
@@ -61,6 +63,7 @@ BUILT_IN: tuple[type[Pass], ...] = (
     FoldConstants,
     FormGroups,
     FusePatterns,
+    Quantize,
     Simplify,
     WidenConvolutions,
 )
