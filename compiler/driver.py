@@ -9,7 +9,7 @@ import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
@@ -21,15 +21,10 @@ from hardy.compiler.ir import Graph
 from hardy.compiler.models import Binding, Imported, import_model
 from hardy.compiler.pass_list import Listed, describe_pass, resolve_passes
 from hardy.compiler.pipeline import Dump, Instrument, Pass, Pipeline, Record, Result, Validate, random_inputs
+from hardy.compiler.progress import Progress, telling
 from hardy.compiler.text import print_graph
 from hardy.compiler.tolerance import require_close
 from hardy.targets.target import Package, Target, find_target, refuse_unsupported
-
-
-class Progress(Protocol):
-    """Told what is being done: the step that starts, and how many of how many are done."""
-
-    def __call__(self, step: str, done: int, total: int) -> None: ...
 
 
 @dataclass(frozen=True)
@@ -49,7 +44,9 @@ def compile(
     *,
     target: str | Target = "cpu",
     passes: Iterable[Listed] | str | None = None,
+    preset: str | None = None,
     calibration: object = None,
+    samples: int | None = None,
     out: str | Path | None = None,
     dims: Mapping[str, int] | None = None,
     shapes: Mapping[str, tuple[int, ...]] | None = None,
@@ -67,7 +64,9 @@ def compile(
     target: a name such as "cpu" or "cpu:avx2", or a `Target`.
     passes: a list of passes, or of names with options, where `...` is the target's own pipeline;
         None means just that. Without `...` the list is the whole pipeline.
+    preset: the name of a list of passes (`compiler/presets.py`), in place of `passes`.
     calibration: data for the passes that have a field of that name; UsageError where none has.
+    samples: how many samples of the calibration data they use; by default all.
     out: a folder to write the artifact to, whole or not at all; an artifact there is replaced.
     dump: a folder for the graph after each pass and for each stage of lowering.
     stop_after: stop after this pass; the artifact is then for the target `reference` and holds the
@@ -83,7 +82,9 @@ def compile(
         binding=Binding(dims or {}, shapes or {}, bind or {}),
         target=target,
         passes=passes,
+        preset=preset,
         calibration=calibration,
+        samples=samples,
         out=None if out is None else Path(out),
         dump=None if dump is None else Path(dump),
         stop_after=stop_after,
@@ -101,7 +102,9 @@ def compile_model(
     binding: Binding,
     target: str | Target,
     passes: Iterable[Listed] | str | None = None,
+    preset: str | None = None,
     calibration: object = None,
+    samples: int | None = None,
     out: Path | None = None,
     dump: Path | None = None,
     stop_after: str | None = None,
@@ -115,7 +118,8 @@ def compile_model(
     if out is not None:
         check_destination(out, is_artifact)
     chosen = find_target(target) if isinstance(target, str) else target
-    pipeline = plan_passes(chosen, passes, calibration)
+    passes = _listed(passes, preset)
+    pipeline = plan_passes(chosen, passes, calibration, samples)
     if validate:
         _require_runnable(chosen)
     steps = 1 + len(pipeline) + len(chosen.stages()) + (out is not None)
@@ -127,7 +131,8 @@ def compile_model(
     looking: list[Instrument] = [_Teller(clock, [p.name for p in pipeline])]
     if keep_passes:
         looking.append(keeper)
-    result = run_passes(imported.graph, pipeline, looking, dump, validate, stop_after)
+    with telling(progress):
+        result = run_passes(imported.graph, pipeline, looking, dump, validate, stop_after)
     clock.seconds["passes"] = sum(r.seconds for r in result.records)
     if stop_after is not None:
         chosen = find_target("reference")
@@ -159,23 +164,52 @@ def compile_model(
     return Compilation(artifact, imported, result.records, clock.seconds)
 
 
+def _listed(
+    passes: Iterable[Listed] | str | None, preset: str | None
+) -> tuple[Listed, ...] | Iterable[Listed] | str | None:
+    if preset is None:
+        return passes
+    if passes is not None:
+        raise UsageError("a preset is a list of passes: give one or the other")
+    from hardy.compiler.presets import preset_passes
+
+    return preset_passes(preset)
+
+
 def plan_passes(
-    target: Target, passes: Iterable[Listed] | str | None, calibration: object = None
+    target: Target,
+    passes: Iterable[Listed] | str | None,
+    calibration: object = None,
+    samples: int | None = None,
 ) -> tuple[Pass, ...]:
-    """The passes to run for a target, given calibration data where they take it."""
+    """The passes to run for a target. Fields of these names are filled in: `calibration` and `samples`
+    as given; `scheme`, where it is None, with the target's quantization scheme."""
     pipeline = resolve_passes(passes, target.passes())
-    if calibration is None:
-        return pipeline
-    takers = [p for p in pipeline if any(f.name == "calibration" for f in dataclasses.fields(p))]
-    if not takers:
-        names = ", ".join(p.name for p in pipeline) or "none"
-        raise UsageError("no pass takes the calibration data", hint=f"the passes are {names}")
-    return tuple(_with_calibration(p, calibration) if p in takers else p for p in pipeline)
+    given: dict[str, object] = {}
+    for name, value, what in (
+        ("calibration", calibration, "the calibration data"),
+        ("samples", samples, "the number of samples"),
+    ):
+        if value is None:
+            continue
+        if not any(name in _field_names(p) for p in pipeline):
+            names = ", ".join(p.name for p in pipeline) or "none"
+            raise UsageError(f"no pass takes {what}", hint=f"the passes are {names}")
+        given[name] = value
+    scheme = {"scheme": target.describe().quantization}
+    return tuple(
+        _filled(p, given | scheme if getattr(p, "scheme", None) is None else given) for p in pipeline
+    )
 
 
-def _with_calibration(pass_: Pass, calibration: object) -> Pass:
-    options = {f.name: getattr(pass_, f.name) for f in dataclasses.fields(pass_)}
-    return type(pass_)(**(options | {"calibration": calibration}))
+def _field_names(pass_: Pass) -> set[str]:
+    return {f.name for f in dataclasses.fields(pass_)}
+
+
+def _filled(pass_: Pass, given: Mapping[str, object]) -> Pass:
+    """The pass with those of the values that it has fields for; the same where it has none."""
+    values = {name: value for name, value in given.items() if name in _field_names(pass_)}
+    return dataclasses.replace(pass_, **values) if values else pass_
 
 
 def run_passes(

@@ -178,6 +178,8 @@ def _plain(value: Any) -> Any:
         return [_plain(v) for v in value]
     if isinstance(value, Mapping):
         return {str(k): _plain(v) for k, v in value.items()}
+    if callable(getattr(value, "to_json", None)):
+        return _plain(value.to_json())
     if callable(value):
         return getattr(value, "__qualname__", type(value).__qualname__)
     return type(value).__qualname__

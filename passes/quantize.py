@@ -5,7 +5,8 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Literal as OneOf
+from typing import Any, ClassVar
+from typing import Literal as OneOf
 
 import torch
 from torch import Tensor
@@ -30,6 +31,7 @@ from hardy.compiler.ops.linear import Conv, Matmul
 from hardy.compiler.ops.quant import Dequantize
 from hardy.compiler.ops.quant import Quantize as QuantizeOp
 from hardy.compiler.pipeline import Pass, sqnr
+from hardy.compiler.progress import tell
 from hardy.compiler.types import DType
 from hardy.passes.decompose import Decompose
 from hardy.passes.eliminate_dead_code import EliminateDeadCode
@@ -59,8 +61,8 @@ class Quantize(Pass):
     the method of that name. `scheme` is the target's, which the driver fills in; `activations`,
     `weights`, `per_channel`, `symmetric` (activations) and `power_of_two` change parts of it. Weights
     of a signed type are symmetric. `only` and `skip` select layers by name or source (shell patterns).
-    Products of fewer than `least_macs` multiply-accumulates stay float. With `attention`, products of two activations
-    are quantized too, for which attention is taken apart.
+    Products of fewer than `least_macs` multiply-accumulates stay float. With `attention`, products of two
+    activations are quantized too, for which attention is taken apart.
 
     Raises UsageError for options that do not fit, InputError for data that does not, and
     UnsupportedError for weights that are not finite.
@@ -176,7 +178,8 @@ class Quantize(Pass):
             seen[scale] = Histogram()
             for value in values:
                 watched.setdefault(value, []).append(seen[scale])
-        count = observe(graph, samples, watched)
+        limit = samples.limit or 0
+        count = observe(graph, samples, watched, lambda n: tell("calibrate", n, max(n, limit)))
         result = {}
         for scale, histogram in seen.items():
             grid = grids.of(scale)

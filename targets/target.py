@@ -7,6 +7,7 @@ A target is found through the entry-point group `hardy.targets`, whose entries n
 
 from __future__ import annotations
 
+import dataclasses
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -42,6 +43,9 @@ class QuantizationScheme:
     symmetric_activations: bool
     per_channel: bool
     power_of_two_scales: bool = False
+
+    def to_json(self) -> dict[str, Any]:
+        return dataclasses.asdict(self)
 
 
 @dataclass(frozen=True)

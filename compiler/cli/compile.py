@@ -9,10 +9,13 @@ import typer
 
 from hardy.compiler.cli.options import (
     Binds,
+    Calibration,
     Debug,
     Dims,
     Json,
     PassList,
+    Preset,
+    SampleCount,
     Shapes,
     allow_local_modules,
     read_binding,
@@ -27,6 +30,9 @@ def compile(
     shape: Shapes = None,
     bind: Binds = None,
     passes: PassList = None,
+    preset: Preset = None,
+    calibration: Calibration = None,
+    samples: SampleCount = None,
     dump: Annotated[
         Path | None, typer.Option(help="A folder for the graph after each pass and each stage of lowering.")
     ] = None,
@@ -66,6 +72,9 @@ def compile(
             binding=binding,
             target=target,
             passes=passes,
+            preset=preset,
+            calibration=calibration,
+            samples=samples,
             out=out,
             dump=dump,
             stop_after=stop_after,

@@ -39,6 +39,20 @@ PassList = Annotated[
         "`...` stands for the target's own.",
     ),
 ]
+Preset = Annotated[
+    str | None, typer.Option("--preset", metavar="NAME", help="A named list of passes, such as int8.")
+]
+Calibration = Annotated[
+    str | None,
+    typer.Option(
+        "--calibration",
+        metavar="DATA",
+        help="Samples that passes learn from: an .npz file, a folder of them, or package.module:function.",
+    ),
+]
+SampleCount = Annotated[
+    int | None, typer.Option("--samples", metavar="N", min=1, help="Use the first N samples of it.")
+]
 
 T = TypeVar("T")
 

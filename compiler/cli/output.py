@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
 
-    from hardy.compiler.driver import Progress
+    from hardy.compiler.progress import Progress
 
 # Tables in files and pipes are not folded.
 _PIPE_WIDTH = 1000

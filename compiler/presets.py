@@ -1,0 +1,23 @@
+"""Named lists of passes for what people want most, as visible tuples."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from hardy.compiler.errors import UsageError
+from hardy.compiler.pass_list import Listed
+from hardy.passes.pipelines import DEFAULT
+from hardy.passes.quantize import Quantize
+
+# `...` stands for the target's own passes.
+PRESETS: Mapping[str, tuple[Listed, ...]] = {
+    # Products of 8-bit integers, in the target's scheme.
+    "int8": (*DEFAULT, Quantize(), ...),
+}
+
+
+def preset_passes(name: str) -> tuple[Listed, ...]:
+    """The passes of a preset; UsageError lists those that exist."""
+    if name not in PRESETS:
+        raise UsageError(f"there is no preset {name!r}", hint=f"there are {', '.join(PRESETS)}")
+    return PRESETS[name]
