@@ -8,10 +8,12 @@ import onnx
 import pytest
 import torch
 
+from hardy.compiler.conformance import all_cases
 from hardy.compiler.errors import ModelError
 from hardy.compiler.export.onnx import export, is_standard
 from hardy.compiler.frontends.onnx import load
 from hardy.compiler.frontends.selftest import check_onnx
+from hardy.compiler.interpret import run
 from hardy.compiler.ir import Builder, Graph
 from hardy.compiler.ops.activation import Clamp, Softmax
 from hardy.compiler.ops.elementwise import Add, Cast, Mul
@@ -22,6 +24,7 @@ from hardy.compiler.ops.pool import AvgPool, MaxPool
 from hardy.compiler.ops.reduce import ReduceSum, TopK
 from hardy.compiler.ops.shape import BroadcastTo, Concat, Gather, Pad, Reshape, Slice, Transpose
 from hardy.compiler.ops.transcendental import Tanh
+from hardy.compiler.tolerance import require_close
 from hardy.compiler.types import DType, TensorType
 
 
@@ -50,6 +53,16 @@ def test_a_standard_graph_is_a_valid_model_that_computes_the_same(tmp_path: Path
     assert is_standard(proto)
     onnx.checker.check_model(str(tmp_path / "network.onnx"), full_check=True)
     assert check_onnx(tmp_path / "network.onnx", graph).passed
+
+
+def test_every_op_that_onnx_has_comes_back_computing_the_same() -> None:
+    standard = [(c, proto) for c in all_cases() if is_standard(proto := export(c.graph))]
+    ops = {c.op.name for c, _ in standard}
+    assert {"add", "softmax", "conv", "max_pool", "reduce_mean", "top_k", "quantize"} <= ops
+    for c, proto in standard:
+        results = run(load(proto), c.inputs)
+        for name, expected in c.expected().items():
+            require_close(f"{c.name}: {name}", expected, results[name], scaled=True)
 
 
 def test_names_and_sources_are_kept() -> None:
