@@ -9,6 +9,7 @@ from types import EllipsisType
 from typing import Any
 
 from hardy.compiler.errors import UsageError
+from hardy.compiler.option_types import fits, option_types, spell_type, writable
 from hardy.compiler.pipeline import Pass, changed_options
 from hardy.compiler.types import DType
 
@@ -78,7 +79,7 @@ def parse_pass(text: str, known: Mapping[str, type[Pass]]) -> Pass:
             raise UsageError(
                 f"the pass {name.id} has no option {keyword.arg!r}", hint=f"its options are {listing}"
             )
-        options[keyword.arg] = _value(keyword.value, name.id, keyword.arg)
+        options[keyword.arg] = _value(keyword.value, kind, keyword.arg)
     needed = [
         f.name
         for f in fields.values()
@@ -93,18 +94,28 @@ def parse_pass(text: str, known: Mapping[str, type[Pass]]) -> Pass:
     return kind(**options)
 
 
-def _value(node: ast.expr, name: str, option: str) -> Any:
-    if isinstance(node, ast.Name):
-        try:
-            return DType(node.id)
-        except ValueError:
-            pass
-    try:
-        return ast.literal_eval(node)
-    except ValueError as error:
+def _value(node: ast.expr, kind: type[Pass], option: str) -> Any:
+    """The value of an option, of the type that the pass's field declares."""
+    expected = option_types(kind)[option]
+    if not writable(expected):
         raise UsageError(
-            f"the value of {name}'s option {option} is not a literal or an element type"
-        ) from error
+            f"the option {option} of the pass {kind.name} cannot be written as text",
+            hint=f"give it in Python: {kind.__name__}({option}=...)",
+        )
+    if isinstance(node, ast.Name) and node.id in {d.value for d in DType}:
+        value: Any = DType(node.id)
+    else:
+        try:
+            value = ast.literal_eval(node)
+        except ValueError as error:
+            raise UsageError(
+                f"the value of {kind.name}'s option {option} is not a literal or an element type: "
+                f"{ast.unparse(node)}",
+                hint=f"it must be {spell_type(expected)}; text stands in quotes",
+            ) from error
+    if not fits(value, expected):
+        raise UsageError(f"{kind.name}'s option {option} must be {spell_type(expected)}, got {value!r}")
+    return value
 
 
 def describe_pass(pass_: Pass) -> dict[str, Any]:

@@ -35,8 +35,7 @@ PassList = Annotated[
     typer.Option(
         "--passes",
         metavar="LIST",
-        help="The passes to run, such as 'fold_constants,prune(sparsity=0.5),...'; "
-        "`...` stands for the target's own.",
+        help="The passes to run, such as 'fold_constants(growth=0),...'; `...` stands for the target's own.",
     ),
 ]
 Preset = Annotated[
@@ -55,6 +54,9 @@ SampleCount = Annotated[
 ]
 
 T = TypeVar("T")
+
+# NumPy's own messages advise unpickling, which hardy never does.
+_HOW_TO_SAVE = "numpy.save writes one array as .npy, numpy.savez many by name as .npz"
 
 
 def pairs(option: str, given: Sequence[str] | None, read: Callable[[str], T]) -> dict[str, T]:
@@ -104,7 +106,7 @@ def read_array(path: Path) -> np.ndarray[Any, Any]:
     except OSError as error:
         raise InputError(f"cannot read {path}: {error.strerror or error}") from error
     except (ValueError, EOFError) as error:
-        raise InputError(f"{path} is not an .npy file: {error}") from error
+        raise InputError(f"{path} is not an .npy file of numbers", hint=_HOW_TO_SAVE) from error
     if not isinstance(array, np.ndarray):
         raise InputError(f"{path} holds several arrays", hint="give an .npy file")
     return array
@@ -125,7 +127,7 @@ def read_arrays(path: Path) -> dict[str, np.ndarray[Any, Any]]:
     except OSError as error:
         raise InputError(f"cannot read {path}: {error.strerror or error}") from error
     except (ValueError, EOFError, zipfile.BadZipFile) as error:
-        raise InputError(f"{path} is not an .npz file: {error}") from error
+        raise InputError(f"{path} is not an .npz file of numbers", hint=_HOW_TO_SAVE) from error
 
 
 def allow_local_modules() -> None:

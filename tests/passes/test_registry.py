@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import dataclasses
+from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.metadata import EntryPoint
+from typing import Literal
 
 import pytest
 
 import hardy.passes
 from hardy.compiler.errors import UsageError
 from hardy.compiler.ir import Graph
+from hardy.compiler.option_types import fits, option_types, spell_type, writable
 from hardy.compiler.pipeline import Pass
-from hardy.passes import BUILT_IN, passes_by_name
+from hardy.compiler.types import DType
+from hardy.passes import BUILT_IN, GroupPolicy, passes_by_name
 
 
 @dataclass(frozen=True)
@@ -43,6 +48,43 @@ def test_every_pass_has_its_own_name_and_says_what_it_does_in_one_line() -> None
 def test_every_pass_has_defaults_for_its_options() -> None:
     for kind in BUILT_IN:
         assert kind() == kind()
+
+
+def test_the_default_of_every_option_that_can_be_written_is_of_its_type() -> None:
+    for kind in BUILT_IN:
+        for f in dataclasses.fields(kind):
+            expected = option_types(kind)[f.name]
+            assert not writable(expected) or fits(f.default, expected), (kind.name, f.name)
+
+
+@pytest.mark.parametrize(
+    ("expected", "right", "wrong"),
+    [
+        (int, [3, -1], [True, 1.5, "3", None]),
+        (float, [1.5, 1], [True, "1"]),
+        (bool, [True], [1]),
+        (str | None, ["a", None], [1]),
+        (DType, [DType.i8], ["i8", 8]),
+        (tuple[int, ...], [(), (1, 2)], [[1], (1, "a"), 1]),
+        (tuple[int, str], [(1, "a")], [(1,), (1, 2), ("a", 1)]),
+        (dict[str, float], [{}, {"a": 1}], [{1: 1.0}, {"a": "b"}]),
+        (Literal["row", "column"], ["row"], ["diagonal", 1]),
+        (Callable[[int], int] | tuple[str, ...], [("a",)], ["a", 1]),
+    ],
+)
+def test_option_is_checked_against_the_type_of_the_field(
+    expected: object, right: list[object], wrong: list[object]
+) -> None:
+    assert writable(expected)
+    assert all(fits(value, expected) for value in right)
+    assert not any(fits(value, expected) for value in wrong)
+
+
+def test_what_only_python_can_give_cannot_be_written() -> None:
+    assert not writable(Callable[[int], int])
+    assert not writable(frozenset[str])
+    assert not writable(GroupPolicy | None)
+    assert spell_type(Callable[[int], int] | tuple[str, ...] | None) == "tuple[str, ...] | None"
 
 
 def test_a_package_adds_a_pass(monkeypatch: pytest.MonkeyPatch) -> None:
