@@ -129,13 +129,20 @@ def _call(text: str) -> tuple[TorchModel, object]:
         ) from error
     function = getattr(module, function_name, None)
     if not callable(function):
-        raise ModelError(f"{module_name} has no function {function_name!r}")
+        raise ModelError(
+            f"{module_name} has no function {function_name!r}",
+            where=str(getattr(module, "__file__", None) or ""),
+            hint="name one without arguments that returns (module, example inputs)",
+        )
     result = function()
     if isinstance(result, tuple) and len(result) == 2 and isinstance(result[0], torch.nn.Module):
         return result
     if isinstance(result, torch.export.ExportedProgram):
         return result, None
-    raise ModelError(f"{text} must return (module, example inputs), got {type(result).__name__}")
+    raise ModelError(
+        f"{text} must return (module, example inputs), got {type(result).__name__}",
+        hint="return (module.eval(), (x, y)), with tensors like those that it will run on",
+    )
 
 
 def _from_file(path: Path, binding: Binding, self_test: bool) -> Imported:

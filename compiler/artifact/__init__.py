@@ -2,6 +2,6 @@
 
 from hardy.compiler.artifact.artifact import Artifact, load
 from hardy.compiler.artifact.built import Built
-from hardy.compiler.artifact.manifest import is_artifact
+from hardy.compiler.artifact.manifest import claims_artifact, is_artifact
 
-__all__ = ["Artifact", "Built", "is_artifact", "load"]
+__all__ = ["Artifact", "Built", "claims_artifact", "is_artifact", "load"]

@@ -107,7 +107,11 @@ class Artifact:
         if self._target is None:
             from hardy.targets.target import find_target
 
-            self._target = find_target(self.target_name)
+            try:
+                self._target = find_target(self.target_name)
+            except TargetError as error:
+                error.where = error.where or str(self.folder or "")
+                raise
         if self._target.name != self.target_name:
             raise TargetError(f"the artifact is for {self.target_name}, not for {self._target.name}")
         return self._target

@@ -26,6 +26,10 @@ MANIFEST = "manifest.json"
 FORMAT = "hardy artifact"
 VERSION = 1
 
+# What to do about a place that holds none, and about a damaged one.
+MAKE = "hardy compile MODEL -o DIR writes one"
+AGAIN = "compile the model again, or copy the artifact again from where it is whole"
+
 _SECTIONS: dict[str, type] = {
     "hardy": str,
     "target": dict,
@@ -82,19 +86,24 @@ def is_artifact(folder: Path) -> bool:
     return isinstance(manifest, dict) and manifest.get("format") == FORMAT
 
 
+def claims_artifact(folder: Path) -> bool:
+    """Whether people mean an artifact by it: a folder with a manifest, which may be damaged."""
+    return folder.is_dir() and (folder / MANIFEST).exists()
+
+
 def read_manifest(folder: Path) -> dict[str, Any]:
     """The checked manifest of an artifact's folder; ArtifactError with the cause."""
     path = folder / MANIFEST
     if not folder.exists():
-        raise ArtifactError(f"there is no artifact at {folder}")
+        raise ArtifactError(f"there is no artifact at {folder}", hint=MAKE)
     if not folder.is_dir():
-        raise ArtifactError(f"{folder} is not a folder, so not an artifact")
+        raise ArtifactError(f"{folder} is not a folder, so not an artifact", hint=MAKE)
     if path.is_symlink() or not path.is_file():
-        raise ArtifactError(f"{folder} is not a hardy artifact: it has no {MANIFEST}")
+        raise ArtifactError(f"{folder} is not a hardy artifact: it has no {MANIFEST}", hint=MAKE)
     try:
         manifest = json.loads(path.read_bytes())
     except (ValueError, RecursionError) as error:
-        raise ArtifactError(f"the manifest is not JSON: {error}", where=str(path)) from error
+        raise ArtifactError(f"the manifest is not JSON: {error}", where=str(path), hint=AGAIN) from error
     if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
         raise ArtifactError("the manifest is not one of a hardy artifact", where=str(path))
     version = manifest.get("version")
@@ -106,7 +115,7 @@ def read_manifest(folder: Path) -> dict[str, Any]:
             + str(manifest.get("hardy", "?")),
         )
     if manifest.get("digest") != digest_of(manifest):
-        raise ArtifactError("the manifest was changed after it was written", where=str(path))
+        raise ArtifactError("the manifest was changed after it was written", where=str(path), hint=AGAIN)
     for key, kind in _SECTIONS.items():
         if not isinstance(manifest.get(key), kind):
             raise ArtifactError(f"the manifest lacks a valid {key!r}", where=str(path))

@@ -14,7 +14,7 @@ import torch
 
 from hardy.compiler.artifact.built import GRAPH, PASSES, REPORT, TARGET, WEIGHTS
 from hardy.compiler.artifact.folder import NewFolder, list_files, sha256_of
-from hardy.compiler.artifact.manifest import MANIFEST, parse_type, read_interface, read_manifest
+from hardy.compiler.artifact.manifest import AGAIN, MANIFEST, parse_type, read_interface, read_manifest
 from hardy.compiler.artifact.weights import read_weights
 from hardy.compiler.errors import ArtifactError, GraphError
 from hardy.compiler.ir import Graph
@@ -86,7 +86,7 @@ class Opened:
                 raise ArtifactError(f"the manifest does not list {needed}", where=str(folder))
         present = set(list_files(folder)) - {MANIFEST}
         for relative in sorted(listed.keys() - present):
-            raise ArtifactError(f"{relative} is missing", where=str(folder))
+            raise ArtifactError(f"{relative} is missing", where=str(folder), hint=AGAIN)
         for relative in sorted(present - listed.keys()):
             raise ArtifactError(
                 f"{relative} is not part of the artifact", where=str(folder), hint="move it out of the folder"
@@ -94,7 +94,7 @@ class Opened:
         for relative, expected in listed.items():
             if sha256_of(folder / relative) != expected:
                 raise ArtifactError(
-                    f"{relative} was changed after the artifact was written", where=str(folder)
+                    f"{relative} was changed after the artifact was written", where=str(folder), hint=AGAIN
                 )
         opened = Opened(folder, manifest)
         _ = opened.input_types, opened.output_types

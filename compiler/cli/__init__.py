@@ -47,7 +47,9 @@ def _run(given: list[str]) -> int:
     except usage_error as error:
         context = getattr(error, "ctx", None)
         hint = f"{context.command_path} --help" if context else ""
-        return _report(given, 2, error.format_message(), "", hint)
+        message = error.format_message()
+        # `hardy` alone shows the help, which leaves nothing to say.
+        return _report(given, 2, message, "", hint) if message else 2
     except (KeyboardInterrupt, typer.Abort):
         return _report(given, INTERRUPTED, "interrupted")
     except BrokenPipeError:

@@ -66,10 +66,10 @@ def inspect(
     debug: Debug = False,
 ) -> None:
     """Show a model or an artifact: interface, ops, passes, and the graph before and after each pass."""
-    from hardy.compiler.artifact import is_artifact
+    from hardy.compiler.artifact import claims_artifact
     from hardy.compiler.cli.output import print_json, progress_bar
 
-    if is_artifact(Path(subject)):
+    if claims_artifact(Path(subject)):
         if dim or shape or bind or passes or target != "none":
             raise UsageError("an artifact is compiled already: options of compilation do not apply to it")
         found = _open(Path(subject))
@@ -196,7 +196,13 @@ def _print(found: Subject, result: Mapping[str, Any]) -> None:
     screen = console()
     for key, value in found.about.items():
         if value is not None:
-            if isinstance(value, Mapping):
+            if key == "import":
+                value = (
+                    f"not checked: {value['skipped']}"
+                    if value["skipped"]
+                    else f"agreed with {value['against']}"
+                )
+            elif isinstance(value, Mapping):
                 value = ", ".join(f"{k} {v}" for k, v in value.items() if isinstance(v, str) and v)
             screen.print(f"{key}: {value}")
     screen.print(interface_table(found.graph.input_types(), found.graph.output_types()))
