@@ -23,7 +23,7 @@ from hardy.compiler.pass_list import Listed, describe_pass, resolve_passes
 from hardy.compiler.pipeline import Dump, Instrument, Pass, Pipeline, Record, Result, Validate, random_inputs
 from hardy.compiler.progress import Progress, telling
 from hardy.compiler.text import print_graph
-from hardy.compiler.tolerance import require_close
+from hardy.compiler.tolerance import Difference, require_close
 from hardy.targets.target import Package, Target, find_target, refuse_unsupported
 
 
@@ -34,6 +34,8 @@ class Compilation:
     artifact: Artifact
     imported: Imported
     passes: tuple[Record, ...]
+    # How the program's outputs differ from the reference's, where it was asked to validate.
+    program: Mapping[str, Difference] | None
     # Seconds of import, all passes, each stage by name, and writing.
     seconds: Mapping[str, float]
 
@@ -155,13 +157,12 @@ def compile_model(
         "graph_weights": keep,
     }
     artifact = Artifact(built, manifest, chosen)
-    if validate:
-        _validate_program(artifact, imported.graph, pipeline)
+    program = _validate_program(artifact, imported.graph, pipeline) if validate else None
     if out is not None:
         with clock.timed("write", "write the artifact"):
             artifact.save(out)
             artifact = Artifact.open(out, chosen)
-    return Compilation(artifact, imported, result.records, clock.seconds)
+    return Compilation(artifact, imported, result.records, program, clock.seconds)
 
 
 def _listed(
@@ -389,15 +390,17 @@ def _require_runnable(target: Target) -> None:
         )
 
 
-def _validate_program(artifact: Artifact, graph: Graph, pipeline: Sequence[Pass]) -> None:
+def _validate_program(artifact: Artifact, graph: Graph, pipeline: Sequence[Pass]) -> dict[str, Difference]:
     """Compare the program with the reference of the imported graph (of the final one after lossy passes)."""
     from hardy.compiler.interpret import run as run_reference
 
     expecting = graph if all(p.exact for p in pipeline) else artifact.graph
     given = random_inputs(expecting.input_types())
     results = artifact.run(given)
-    for name, expected in run_reference(expecting, given).items():
-        require_close(f"output {name!r} of the compiled program", expected, results[name], scaled=True)
+    return {
+        name: require_close(f"output {name!r} of the compiled program", expected, results[name], scaled=True)
+        for name, expected in run_reference(expecting, given).items()
+    }
 
 
 def _digest(graph: Graph) -> str:

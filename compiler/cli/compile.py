@@ -94,6 +94,7 @@ def _print(result: Any, out: Path | None, json: bool) -> None:
     artifact = result.artifact
     check = result.imported.check
     records = records_json(result.passes)
+    program = None if result.program is None else {n: d.absolute for n, d in result.program.items()}
     if json:
         print_json(
             {
@@ -103,6 +104,7 @@ def _print(result: Any, out: Path | None, json: bool) -> None:
                 "inputs": types_json(artifact.inputs),
                 "outputs": types_json(artifact.outputs),
                 "import": None if check is None else check.to_json(),
+                "program": program,
                 "passes": records,
                 "seconds": dict(result.seconds),
             }
@@ -113,6 +115,9 @@ def _print(result: Any, out: Path | None, json: bool) -> None:
     print_passes(screen, records)
     if check is not None:
         screen.print(check.summary())
+    if program is not None:
+        largest = max(program.values(), default=0.0)
+        screen.print(f"program agrees with the reference: largest difference {largest:.3g}")
     if out is not None:
         stored = sum(f.stat().st_size for f in out.rglob("*") if f.is_file())
         total = duration(sum(result.seconds.values()))

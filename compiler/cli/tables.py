@@ -26,7 +26,7 @@ def pass_table(rows: Sequence[Mapping[str, Any]]) -> Table:
     right = ("nodes", "parameters", "weights", "MACs", "time")
     columns = ["pass", "nodes", "parameters", "weights", "MACs", "rewrites"] + ["time"] * timed
     result = table(*columns, right=right)
-    result.columns[0].no_wrap = True
+    result.columns[0].min_width = max((len(row["name"]) for row in rows), default=0)
     result.columns[-1].no_wrap = timed
     for changed, group in itertools.groupby(rows, lambda row: bool(row["changed"] or row["notes"])):
         members = list(group)
@@ -56,7 +56,7 @@ def print_passes(screen: Console, rows: Sequence[Mapping[str, Any]]) -> None:
     screen.print(pass_table(rows))
     for row in rows:
         for key, value in row["notes"].items():
-            title = f"{row['name']}: {key}"
+            title = f"{row['name']}: {key.replace('_', ' ')}"
             if _is_rows(value):
                 screen.print(_rows_table(title, value))
             else:
