@@ -6,6 +6,8 @@ message and the class's exit code, without a traceback.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 
 class HardyError(Exception):
     """Something the user can act on.
@@ -76,3 +78,9 @@ class MismatchError(HardyError):
     """Two computations of the same thing that differ by more than the tolerance."""
 
     exit_code = 9
+
+
+def listing(items: Sequence[str], shown: int = 10) -> str:
+    """Items for the end of a message, one a line, and how many more there are."""
+    lines = [*items[:shown], *([f"and {len(items) - shown} more"] if len(items) > shown else [])]
+    return "".join(f"\n    {line}" for line in lines)

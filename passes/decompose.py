@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from hardy.compiler.errors import HardyError, UnsupportedError
+from hardy.compiler.errors import HardyError, UnsupportedError, listing
 from hardy.compiler.ir import Builder, Constant, Graph, Input, Node, Op, Value, decompose, remap, transform
 from hardy.compiler.ledger import ledger
 from hardy.compiler.pipeline import Pass
@@ -41,8 +41,7 @@ class Decompose(Pass):
 
         result = transform(graph, expand)
         if refused:
-            shown = "\n    ".join(refused[:10]) + ("\n    ..." if len(refused) > 10 else "")
-            raise UnsupportedError(f"{len(refused)} nodes are not supported:\n    {shown}")
+            raise UnsupportedError(f"not every node is supported:{listing(refused)}")
         return result
 
     @staticmethod

@@ -17,7 +17,7 @@ from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import torch
 
-from hardy.compiler.errors import TargetError, UnsupportedError
+from hardy.compiler.errors import TargetError, UnsupportedError, listing
 from hardy.compiler.ir import Graph, Node
 from hardy.compiler.pipeline import Pass
 from hardy.compiler.types import DType
@@ -231,5 +231,4 @@ def refuse_unsupported(target: Target, graph: Graph) -> None:
         if not support:
             refused.append(f"{node.op.name} ({node.source or 'no source'}): {support.reason}")
     if refused:
-        shown = "\n    ".join(refused[:10]) + ("\n    ..." if len(refused) > 10 else "")
-        raise UnsupportedError(f"{target.name} does not take {len(refused)} nodes:\n    {shown}")
+        raise UnsupportedError(f"{target.name} does not take every node:{listing(refused)}")

@@ -143,7 +143,7 @@ def test_a_core_op_that_is_not_taken_is_refused_with_its_line_and_reason() -> No
         values, _ = b.multi(TopK(2, 0), x)
     graph = b.finish({"y": values})
     with pytest.raises(
-        UnsupportedError, match=r"1 nodes are not supported:\n    top_k \(model.py:9\): no sorting"
+        UnsupportedError, match=r"not every node is supported:\n    top_k \(model.py:9\): no sorting"
     ):
         Decompose(lambda node: no("no sorting here") if node.op.name == "top_k" else YES).run(graph)
 
