@@ -34,12 +34,13 @@ def require_same_outputs(before: Graph, after: Graph, seed: int = 0) -> None:
 
 
 def apply(pass_: Pass, graph: Graph) -> Graph:
-    """Run an exact pass and check what every exact pass promises."""
+    """Run a pass and check what every pass promises, and of an exact one that the outputs stay."""
     after = pass_.run(graph)
     verify(after)
     assert after.input_types() == graph.input_types()
     assert after.output_types() == graph.output_types()
-    require_same_outputs(graph, after)
+    if pass_.exact:
+        require_same_outputs(graph, after)
     assert pass_.run(after) is after, "a second run finds more to do"
     return after
 

@@ -43,6 +43,15 @@ def test_compile_prints_tables_and_writes_the_artifact(hardy: Hardy, onnx_file: 
     ]  # fmt: skip
 
 
+def test_validate_says_how_far_the_program_is_from_the_reference(hardy: Hardy, onnx_file: Path) -> None:
+    command = ["compile", onnx_file, "-t", "reference", "-o", "m", "--dim", "batch=2"]
+    done = hardy(*command, "--validate")
+    assert done.code == 0, done.err
+    assert "program agrees with the reference: largest difference 0" in done.out
+    assert hardy(*command, "--validate", "--json").json["program"] == {"y": 0.0}
+    assert hardy(*command, "--json").json["program"] is None
+
+
 def test_compile_prints_one_json_object(hardy: Hardy, onnx_file: Path) -> None:
     done = hardy(
         "compile",

@@ -71,6 +71,12 @@ def test_unbound_dimension_is_named(hardy: Hardy, onnx_file: Path) -> None:
         (["--shape", "z=2x3"], "no input 'z'"),
         (["--dim", "batch=1", "--passes", "no_such_pass"], "no pass 'no_such_pass'"),
         (["--dim", "batch=1", "--passes", "decompose(x=1)"], "no option 'x'"),
+        (
+            ["--dim", "batch=1", "--passes", "fold_constants(growth='a')"],
+            "fold_constants's option growth must be int, got 'a'",
+        ),
+        (["--dim", "batch=1", "--passes", "fold_constants(growth=a)"], "element type: a"),
+        (["--dim", "batch=1", "--passes", "group(policy=1)"], "FormGroups(policy=...)"),
         (["--dim", "batch=1", "--stop-after", "no_such_pass"], "no pass 'no_such_pass'"),
         (["--nonsense"], "--nonsense"),
     ],
@@ -134,6 +140,7 @@ def test_wrong_inputs_are_named(hardy: Hardy, artifact: Path, options: list[str]
     done = hardy("run", artifact, *options, "-o", "out.npz")
     assert done.code == 7
     assert message in done.err
+    assert "allow_pickle" not in done.err
     assert not Path("out.npz").exists()
 
 
@@ -154,6 +161,39 @@ def test_tampered_artifact_is_refused_by_every_command(hardy: Hardy, artifact: P
         done = hardy(*command)
         assert done.code == 6
         assert "graph.ir was changed" in done.err
+
+
+def test_artifact_without_a_readable_manifest_is_damaged_not_a_model(hardy: Hardy, artifact: Path) -> None:
+    (artifact / "manifest.json").write_text("{")
+    for command in (["run", artifact, "--random"], ["bench", artifact], ["inspect", artifact]):
+        done = hardy(*command)
+        assert done.code == 6
+        assert "the manifest is not JSON" in done.err
+        assert "compile the model again" in done.err
+
+
+def test_what_is_no_artifact_says_how_to_make_one(hardy: Hardy, onnx_file: Path) -> None:
+    for place in (onnx_file, "nowhere", "."):
+        done = hardy("run", place, "--random")
+        assert done.code == 6
+        assert "hardy compile MODEL -o DIR" in done.err
+
+
+def test_artifact_of_a_target_that_is_not_installed_is_named(
+    hardy: Hardy, artifact: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("hardy.targets.target.installed_targets", dict)
+    done = hardy("run", artifact, "--random")
+    assert done.code == 8
+    assert "no target 'reference'" in done.err
+    assert f"at: {artifact}" in done.err
+
+
+def test_no_command_shows_the_help_and_no_empty_error(hardy: Hardy) -> None:
+    done = hardy()
+    assert done.code == 2
+    assert "check-target" in done.out
+    assert done.err == ""
 
 
 def test_errors_are_json_with_json(hardy: Hardy) -> None:
