@@ -16,7 +16,7 @@ from hardy.compiler.frontends.selftest import check_onnx
 from hardy.compiler.interpret import run
 from hardy.compiler.ir import Builder, Graph
 from hardy.compiler.ops.activation import Clamp, Softmax
-from hardy.compiler.ops.elementwise import Add, Cast, Mul
+from hardy.compiler.ops.elementwise import Add, Cast, Mul, Neg
 from hardy.compiler.ops.group import Group
 from hardy.compiler.ops.linear import Conv, Matmul
 from hardy.compiler.ops.norm import RmsNorm
@@ -55,14 +55,20 @@ def test_a_standard_graph_is_a_valid_model_that_computes_the_same(tmp_path: Path
     assert check_onnx(tmp_path / "network.onnx", graph).passed
 
 
-def test_every_op_that_onnx_has_comes_back_computing_the_same() -> None:
+def test_every_op_that_onnx_has_is_valid_and_comes_back_computing_the_same() -> None:
     standard = [(c, proto) for c in all_cases() if is_standard(proto := export(c.graph))]
     ops = {c.op.name for c, _ in standard}
     assert {"add", "softmax", "conv", "max_pool", "reduce_mean", "top_k", "quantize"} <= ops
     for c, proto in standard:
+        onnx.checker.check_model(proto, full_check=True)
         results = run(load(proto), c.inputs)
         for name, expected in c.expected().items():
             require_close(f"{c.name}: {name}", expected, results[name], scaled=True)
+
+
+def test_unsigned_negation_is_no_operator_of_onnx() -> None:
+    b = Builder()
+    assert not is_standard(export(b.finish({"y": b(Neg(), b.input("x", TensorType(DType.u8, (2,))))})))
 
 
 def test_names_and_sources_are_kept() -> None:

@@ -40,6 +40,14 @@ from hardy.compiler.ops.elementwise import (
 from hardy.compiler.types import DType
 
 
+def _neg(scope: Scope, node: Node, operands: list[str], results: list[str]) -> list[NodeProto] | None:
+    """ONNX negates no unsigned integers."""
+    dtype = node.type.dtype
+    if dtype.is_integer and dtype.range[0] == 0:
+        return None
+    return [helper.make_node("Neg", operands, results)]
+
+
 def _logical(logical: str, bitwise: str) -> Writer:
     def write(scope: Scope, node: Node, operands: list[str], results: list[str]) -> list[NodeProto]:
         name = logical if node.type.dtype is DType.boolean else bitwise
@@ -54,7 +62,6 @@ def _cast(op: Cast) -> dict[str, Any]:
 
 
 _SAME: dict[type[Op], str] = {
-    Neg: "Neg",
     Abs: "Abs",
     Sign: "Sign",
     Floor: "Floor",
@@ -76,6 +83,7 @@ _SAME: dict[type[Op], str] = {
 }
 WRITERS: dict[type[Op], Writer] = {
     **{op: plain(name) for op, name in _SAME.items()},
+    Neg: _neg,
     Not: _logical("Not", "BitwiseNot"),
     And: _logical("And", "BitwiseAnd"),
     Or: _logical("Or", "BitwiseOr"),

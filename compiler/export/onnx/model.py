@@ -13,7 +13,8 @@ from hardy.compiler.frontends.onnx.tensors import ONNX_TYPES
 from hardy.compiler.ir import Constant, Graph, Input, Node, Value
 from hardy.compiler.types import DType, TensorType
 
-OPSET = 21
+# The first whose convolutions, activations and trigonometric functions take bf16.
+OPSET = 22
 DOMAIN = "hardy"
 
 
