@@ -184,7 +184,7 @@ def plan_passes(
     samples: int | None = None,
 ) -> tuple[Pass, ...]:
     """The passes to run for a target. Fields of these names are filled in: `calibration` and `samples`
-    as given; `scheme`, where it is None, with the target's quantization scheme."""
+    as given; `target` and `scheme`, where they are None, with the target and its quantization scheme."""
     pipeline = resolve_passes(passes, target.passes())
     given: dict[str, object] = {}
     for name, value, what in (
@@ -197,9 +197,10 @@ def plan_passes(
             names = ", ".join(p.name for p in pipeline) or "none"
             raise UsageError(f"no pass takes {what}", hint=f"the passes are {names}")
         given[name] = value
-    scheme = {"scheme": target.describe().quantization}
+    own = {"target": target, "scheme": target.describe().quantization}
     return tuple(
-        _filled(p, given | scheme if getattr(p, "scheme", None) is None else given) for p in pipeline
+        _filled(p, given | {name: v for name, v in own.items() if getattr(p, name, None) is None})
+        for p in pipeline
     )
 
 

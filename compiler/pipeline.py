@@ -168,8 +168,12 @@ def changed_options(pass_: Pass) -> dict[str, Any]:
 
 
 def _plain(value: Any) -> Any:
+    from hardy.targets.target import Target
+
     if isinstance(value, DType):
         return value.value
+    if isinstance(value, Target):
+        return value.name
     if value is None or isinstance(value, bool | int | float | str):
         return value
     if isinstance(value, frozenset | set):

@@ -14,6 +14,7 @@ from hardy.passes.absorb_transposes import AbsorbTransposes
 from hardy.passes.channels_last import ChannelsLast
 from hardy.passes.clean_reshapes import CleanReshapes
 from hardy.passes.clean_transposes import CleanTransposes
+from hardy.passes.clip_weights import ClipWeights
 from hardy.passes.decompose import Decompose
 from hardy.passes.eliminate_common_subexpressions import EliminateCommonSubexpressions
 from hardy.passes.eliminate_dead_code import EliminateDeadCode
@@ -22,6 +23,8 @@ from hardy.passes.fold_constants import FoldConstants
 from hardy.passes.fuse_patterns import FusePatterns
 from hardy.passes.group import Anchor, FormGroups, GroupPolicy
 from hardy.passes.pipelines import CLEANUP, DEFAULT
+from hardy.passes.prune import Prune
+from hardy.passes.prune_channels import PruneChannels
 from hardy.passes.quantize import Quantize
 from hardy.passes.simplify import Simplify
 from hardy.passes.widen_convolutions import WidenConvolutions
@@ -35,6 +38,7 @@ __all__ = [
     "ChannelsLast",
     "CleanReshapes",
     "CleanTransposes",
+    "ClipWeights",
     "Decompose",
     "EliminateCommonSubexpressions",
     "EliminateDeadCode",
@@ -43,6 +47,8 @@ __all__ = [
     "FormGroups",
     "FusePatterns",
     "GroupPolicy",
+    "Prune",
+    "PruneChannels",
     "Quantize",
     "Simplify",
     "WidenConvolutions",
@@ -56,6 +62,7 @@ BUILT_IN: tuple[type[Pass], ...] = (
     ChannelsLast,
     CleanReshapes,
     CleanTransposes,
+    ClipWeights,
     Decompose,
     EliminateCommonSubexpressions,
     EliminateDeadCode,
@@ -63,6 +70,8 @@ BUILT_IN: tuple[type[Pass], ...] = (
     FoldConstants,
     FormGroups,
     FusePatterns,
+    Prune,
+    PruneChannels,
     Quantize,
     Simplify,
     WidenConvolutions,

@@ -32,7 +32,6 @@ def place_of(node: Node, position: int) -> Place:
     return Use(node, position, value) if isinstance(value.op, Constant) else value
 
 
-
 class Atoms:
     """Sets of indices that are removed together or not at all.
 

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from hardy.compiler.errors import UsageError
-from hardy.compiler.ir import Constant, Graph, Input, Node, Value
+from hardy.compiler.ir import Constant, Graph, Input
 from hardy.passes.channel_atoms import Axes, Ids, Place, place_of
 from hardy.passes.channel_rules import Rules
 from hardy.passes.layers import Layer, layers, select

@@ -42,9 +42,7 @@ def shrink(channels: Channels, removed: Mask) -> Graph:
         if isinstance(node.op, Constant):
             return None
         places = [place_of(node, position) for position in range(len(operands))]
-        given = [
-            part(b, p) if isinstance(p, Use) else new for p, new in zip(places, operands, strict=True)
-        ]
+        given = [part(b, p) if isinstance(p, Use) else new for p, new in zip(places, operands, strict=True)]
         op = resized(channels, node, removed)
         if op is node.op and given == list(node.operands):
             return None

@@ -51,7 +51,9 @@ class QuantizationScheme:
 @dataclass(frozen=True)
 class Device:
     """A description of hardware: what passes and placement need to know. `peak` is in operations a
-    second (a multiply-add counts as two) by element type."""
+    second (a multiply-add counts as two) by element type. `sparsity` lists the structures of zeros
+    that it runs faster, best first, as the pass `prune` names them ("channels", "2:4", "1x4");
+    channels in multiples of `channel_multiple` fill its vectors."""
 
     name: str
     kind: str
@@ -59,6 +61,8 @@ class Device:
     memories: tuple[Memory, ...] = ()
     peak: Mapping[DType, float] = field(default_factory=dict)
     quantization: QuantizationScheme | None = None
+    sparsity: tuple[str, ...] = ()
+    channel_multiple: int = 1
 
 
 @dataclass(frozen=True)

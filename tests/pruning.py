@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from hardy.compiler.interpret import run
-from hardy.compiler.ir import Graph, Node, Value, transform, Builder
+from hardy.compiler.ir import Builder, Graph, Node, Value, transform
 from hardy.compiler.models import trace
 from hardy.compiler.pipeline import Pipeline, random_inputs
 from hardy.compiler.tolerance import require_close
@@ -33,7 +33,10 @@ def some_removed(channels: Channels, groups: Iterable[ChannelGroup], seed: int, 
 def zeroed(channels: Channels, removed: Mask) -> Graph:
     """The whole graph with zeros in what layers multiply the removed channels by."""
     inputs_of = {
-        (o.layer.node, o.layer.place): o.layer for g in channels.groups for o in g.occurrences if not o.is_output
+        (o.layer.node, o.layer.place): o.layer
+        for g in channels.groups
+        for o in g.occurrences
+        if not o.is_output
     }
 
     def rewrite(b: Builder, node: Node, operands: tuple[Value, ...]) -> tuple[Value, ...] | None:

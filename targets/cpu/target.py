@@ -59,6 +59,8 @@ class CpuTarget(Target):
             quantization=QuantizationScheme(
                 activations=DType.u8, weights=DType.i8, symmetric_activations=False, per_channel=True
             ),
+            sparsity=("channels",),
+            channel_multiple=self.isa.lanes("float32"),
         )
 
     def supports(self, node: Node) -> Support:
