@@ -25,7 +25,7 @@ Scores = np.ndarray[Any, np.dtype[np.float64]]
 
 
 def unit_scores(
-    channels: Channels, groups: Sequence[ChannelGroup], score: str, calibration: object, labels: str
+    channels: Channels, groups: Sequence[ChannelGroup], score: str, calibration: object, label: str
 ) -> list[Scores]:
     """The score of each unit of each group, at least 0."""
     require_score(score, calibration)
@@ -34,7 +34,7 @@ def unit_scores(
         samples = open_samples(calibration, channels.graph.input_types())
         totals = [np.zeros(len(g.units)) for g in groups]
         count = 0
-        for terms in first_order_terms(channels.graph, chosen, samples, labels):
+        for terms in first_order_terms(channels.graph, chosen, samples, label):
             count += 1
             for total, group in zip(totals, groups, strict=True):
                 change = sum(

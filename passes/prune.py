@@ -31,7 +31,7 @@ class Prune(Pass):
         default what the target runs fastest, "element" without a target.
     scope: "layer" prunes every layer alike, "global" by one threshold over all layers.
     score: "magnitude", "wanda" or "first_order"; see `hardy.passes.scores`.
-    labels: the name of the classes in the data, for first-order scores.
+    label: the name of the classes in the data, for first-order scores.
     """
 
     exact: ClassVar[bool] = False
@@ -42,7 +42,7 @@ class Prune(Pass):
     score: str = "magnitude"
     only: tuple[str, ...] = ()
     skip: tuple[str, ...] = ()
-    labels: str = "labels"
+    label: str = "label"
     calibration: object = None
     target: object = None
 
@@ -83,7 +83,7 @@ class Prune(Pass):
             score=self.score,
             only=self.only,
             skip=self.skip,
-            labels=self.labels,
+            label=self.label,
             calibration=self.calibration,
             target=self.target,
         )
@@ -106,7 +106,7 @@ class Prune(Pass):
         distinct = list({layer.weight: layer for layer in chosen}.values())
         if not distinct:
             return {}
-        scores = weight_scores(graph, chosen, self.score, self.calibration, self.labels)
+        scores = weight_scores(graph, chosen, self.score, self.calibration, self.label)
         ordered = [_matrix(layer, scores[layer.weight]) for layer in distinct]
         share = self._share(structure)
         if self.scope == "global":

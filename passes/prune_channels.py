@@ -41,7 +41,7 @@ class PruneChannels(Pass):
     through_norms: also remove channels that a layer normalization takes its statistics over, which
         changes what all others become.
     only, skip: shell patterns of layers; a group goes by the layers that compute it.
-    labels: the name of the classes in the data, for first-order scores.
+    label: the name of the classes in the data, for first-order scores.
     """
 
     exact: ClassVar[bool] = False
@@ -54,7 +54,7 @@ class PruneChannels(Pass):
     through_norms: bool = False
     only: tuple[str, ...] = ()
     skip: tuple[str, ...] = ()
-    labels: str = "labels"
+    label: str = "label"
     calibration: object = None
     target: object = None
 
@@ -76,7 +76,7 @@ class PruneChannels(Pass):
         channels = channel_groups(graph, self.through_norms)
         _note_refused(channels)
         chosen = choose(channels, self.only, self.skip)
-        scores = unit_scores(channels, chosen, self.score, self.calibration, self.labels)
+        scores = unit_scores(channels, chosen, self.score, self.calibration, self.label)
         queues = [Queue(g, s, _allowed(g, multiple, self.least)) for g, s in zip(chosen, scores, strict=True)]
         if self.ratio is not None:
             for queue in queues:

@@ -34,7 +34,7 @@ def require_score(score: str, calibration: object) -> None:
 
 
 def weight_scores(
-    graph: Graph, chosen: Sequence[Layer], score: str, calibration: object, labels: str = "labels"
+    graph: Graph, chosen: Sequence[Layer], score: str, calibration: object, label: str = "label"
 ) -> dict[Value, Tensor]:
     """The score of each element of each chosen layer's weight: f32, of the weight's shape, at least 0.
 
@@ -45,7 +45,7 @@ def weight_scores(
         samples = open_samples(calibration, graph.input_types())
         total: dict[Value, Tensor] = {}
         count = 0
-        for products in first_order_terms(graph, chosen, samples, labels):
+        for products in first_order_terms(graph, chosen, samples, label):
             count += 1
             for value, product in products.items():
                 total[value] = total[value] + product.abs() if value in total else product.abs()
@@ -95,7 +95,7 @@ def _along_weight(layer: Layer, channels: Tensor) -> Tensor:
 
 
 def first_order_terms(
-    graph: Graph, chosen: Sequence[Layer], samples: Samples, labels: str
+    graph: Graph, chosen: Sequence[Layer], samples: Samples, label: str
 ) -> Iterator[Mapping[Value, Tensor]]:
     """w dL/dw of each chosen weight on one sample after the other."""
     from hardy.compiler.training import GraphModule
@@ -105,7 +105,7 @@ def first_order_terms(
     for number, feed in enumerate(samples.feeds(graph.input_types())):
         outputs, _ = module({name: feed[name] for name in graph.input_names})
         gradients = torch.autograd.grad(
-            _loss(outputs, feed, labels), list(module.parameters()), allow_unused=True
+            _loss(outputs, feed, label), list(module.parameters()), allow_unused=True
         )
         products = {}
         for value, parameter, gradient in zip(values, module.parameters(), gradients, strict=True):
@@ -119,14 +119,14 @@ def first_order_terms(
         yield products
 
 
-def _loss(outputs: Mapping[str, Tensor], feed: Feed, labels: str) -> Tensor:
-    if labels in feed:
+def _loss(outputs: Mapping[str, Tensor], feed: Feed, label: str) -> Tensor:
+    if label in feed:
         (logits, *_) = outputs.values()
-        target = feed[labels].long().reshape(-1)
+        target = feed[label].long().reshape(-1)
         rows = logits.reshape(-1, logits.shape[-1])
         if len(rows) != len(target):
             raise InputError(
-                f"there are {len(target)} {labels} for outputs of shape {list(logits.shape)}",
+                f"there are {len(target)} classes {label!r} for outputs of shape {list(logits.shape)}",
                 hint="give one class for each row of the first output",
             )
         return F.cross_entropy(rows, target)
