@@ -199,7 +199,7 @@ def plan_passes(
         given[name] = value
     own = {"target": target, "scheme": target.describe().quantization}
     return tuple(
-        _filled(p, given | {name: v for name, v in own.items() if getattr(p, name, None) is None})
+        fill(p, given | {name: v for name, v in own.items() if getattr(p, name, None) is None})
         for p in pipeline
     )
 
@@ -208,7 +208,7 @@ def _field_names(pass_: Pass) -> set[str]:
     return {f.name for f in dataclasses.fields(pass_)}
 
 
-def _filled(pass_: Pass, given: Mapping[str, object]) -> Pass:
+def fill(pass_: Pass, given: Mapping[str, object]) -> Pass:
     """The pass with those of the values that it has fields for; the same where it has none."""
     values = {name: value for name, value in given.items() if name in _field_names(pass_)}
     return dataclasses.replace(pass_, **values) if values else pass_

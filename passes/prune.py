@@ -16,7 +16,7 @@ from hardy.compiler.pipeline import Pass
 from hardy.passes.expected import as_target, note_expected
 from hardy.passes.layers import Layer, layers, replace_weights, select
 from hardy.passes.prune_channels import PruneChannels
-from hardy.passes.scores import require_score, weight_scores
+from hardy.passes.scores import data_for, require_score, weight_scores
 from hardy.passes.structures import CHANNELS, Structure, keep, parse_structure
 from hardy.targets.target import Target
 
@@ -32,6 +32,7 @@ class Prune(Pass):
     scope: "layer" prunes every layer alike, "global" by one threshold over all layers.
     score: "magnitude", "wanda" or "first_order"; see `hardy.passes.scores`.
     label: the name of the classes in the data, for first-order scores.
+    calibration, samples: the data for scores, as `open_samples` takes it, and how many of its feeds to use.
     """
 
     exact: ClassVar[bool] = False
@@ -44,6 +45,7 @@ class Prune(Pass):
     skip: tuple[str, ...] = ()
     label: str = "label"
     calibration: object = None
+    samples: int | None = None
     target: object = None
 
     def __post_init__(self) -> None:
@@ -85,6 +87,7 @@ class Prune(Pass):
             skip=self.skip,
             label=self.label,
             calibration=self.calibration,
+            samples=self.samples,
             target=self.target,
         )
 
@@ -106,7 +109,8 @@ class Prune(Pass):
         distinct = list({layer.weight: layer for layer in chosen}.values())
         if not distinct:
             return {}
-        scores = weight_scores(graph, chosen, self.score, self.calibration, self.label)
+        data = data_for(graph, self.calibration, self.samples)
+        scores = weight_scores(graph, chosen, self.score, data, self.label)
         ordered = [_matrix(layer, scores[layer.weight]) for layer in distinct]
         share = self._share(structure)
         if self.scope == "global":

@@ -21,7 +21,7 @@ from hardy.passes.channel_atoms import place_of
 from hardy.passes.channel_groups import ChannelGroup, Channels, Mask, channel_groups, choose
 from hardy.passes.channel_scores import Scores, unit_scores
 from hardy.passes.expected import as_target, note_expected
-from hardy.passes.scores import require_score
+from hardy.passes.scores import data_for, require_score
 from hardy.passes.shrink import macs_without, shrink
 
 Indices = npt.NDArray[np.int64]
@@ -42,6 +42,7 @@ class PruneChannels(Pass):
         changes what all others become.
     only, skip: shell patterns of layers; a group goes by the layers that compute it.
     label: the name of the classes in the data, for first-order scores.
+    calibration, samples: the data for scores, as `open_samples` takes it, and how many of its feeds to use.
     """
 
     exact: ClassVar[bool] = False
@@ -56,6 +57,7 @@ class PruneChannels(Pass):
     skip: tuple[str, ...] = ()
     label: str = "label"
     calibration: object = None
+    samples: int | None = None
     target: object = None
 
     def __post_init__(self) -> None:
@@ -76,7 +78,8 @@ class PruneChannels(Pass):
         channels = channel_groups(graph, self.through_norms)
         _note_refused(channels)
         chosen = choose(channels, self.only, self.skip)
-        scores = unit_scores(channels, chosen, self.score, self.calibration, self.label)
+        data = data_for(graph, self.calibration, self.samples)
+        scores = unit_scores(channels, chosen, self.score, data, self.label)
         queues = [Queue(g, s, _allowed(g, multiple, self.least)) for g, s in zip(chosen, scores, strict=True)]
         if self.ratio is not None:
             for queue in queues:

@@ -33,6 +33,14 @@ def require_score(score: str, calibration: object) -> None:
         raise UsageError(f"the score {score} needs calibration data", hint="give data, or score='magnitude'")
 
 
+def data_for(graph: Graph, calibration: object, samples: int | None) -> Samples | None:
+    """The first `samples` feeds (all, if None) of a pass's calibration data; None without data."""
+    if calibration is None:
+        return None
+    opened = open_samples(calibration, graph.input_types())
+    return opened if samples is None else opened.first(samples)
+
+
 def weight_scores(
     graph: Graph, chosen: Sequence[Layer], score: str, calibration: object, label: str = "label"
 ) -> dict[Value, Tensor]:

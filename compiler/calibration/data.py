@@ -128,7 +128,7 @@ def open_samples(data: object, types: Mapping[str, TensorType]) -> Samples:
     if isinstance(data, Samples):
         return data
     if isinstance(data, str) and names_function(data):
-        return Samples(_function(data), data)
+        return Samples(load_function(data), data)
     if isinstance(data, str | Path):
         return _files(Path(data), types)
     if isinstance(data, torch.Tensor | np.ndarray):
@@ -148,7 +148,8 @@ def open_samples(data: object, types: Mapping[str, TensorType]) -> Samples:
     raise UsageError(f"a {type(data).__name__} holds no samples", hint=f"give {FORMS}")
 
 
-def _function(text: str) -> Callable[[], Iterable[Any]]:
+def load_function(text: str) -> Callable[..., Any]:
+    """The function that `package.module:function` names; UsageError where there is none."""
     module_name, _, name = text.partition(":")
     try:
         function = getattr(importlib.import_module(module_name), name, None)

@@ -13,6 +13,7 @@ from hardy.compiler.cli.compile import compile
 from hardy.compiler.cli.inspect import inspect
 from hardy.compiler.cli.passes import passes
 from hardy.compiler.cli.run import run
+from hardy.compiler.cli.sensitivity import sensitivity
 from hardy.compiler.cli.targets import targets
 
 app = typer.Typer(
@@ -39,6 +40,6 @@ def _root(
     """Fits a neural network to the hardware that runs it."""
 
 
-for _command in (compile, inspect, run, bench, targets, passes):
+for _command in (compile, inspect, run, bench, sensitivity, targets, passes):
     app.command()(_command)
 app.command("check-target")(check_target)

@@ -229,7 +229,7 @@ def test_a_structure_that_does_not_exist_is_refused(structure: str) -> None:
 
 def test_a_sparsity_that_contradicts_the_structure_is_refused() -> None:
     assert parse_structure("1:4").sparsity == 0.75
-    with pytest.raises(UsageError, match="has a sparsity of 0.5"):
+    with pytest.raises(UsageError, match=r"has a sparsity of 0\.5"):
         Prune(sparsity=0.9, structure="2:4")
 
 
