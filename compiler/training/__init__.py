@@ -1,5 +1,29 @@
 """Trains graphs: their float constants become parameters, and go back into the graph afterwards."""
 
-from hardy.compiler.training.graph_module import GraphModule
+from hardy.compiler.training.fit import History, fit
+from hardy.compiler.training.graph_module import GraphModule, Keep
+from hardy.compiler.training.losses import (
+    CrossEntropy,
+    Loss,
+    MatchHidden,
+    MatchOutputs,
+    Seen,
+    SoftTargets,
+    Taught,
+    Weighted,
+)
 
-__all__ = ["GraphModule"]
+__all__ = [
+    "CrossEntropy",
+    "GraphModule",
+    "History",
+    "Keep",
+    "Loss",
+    "MatchHidden",
+    "MatchOutputs",
+    "Seen",
+    "SoftTargets",
+    "Taught",
+    "Weighted",
+    "fit",
+]

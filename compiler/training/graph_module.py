@@ -86,6 +86,19 @@ class GraphModule(nn.Module):
         results = torch.func.vmap(one)(*[feed[name] for name in self.graph.input_names])
         return self._named(results)
 
+    def stacked(
+        self, feed: Mapping[str, Tensor], watch: Sequence[Value] = (), vectorize: bool = True
+    ) -> tuple[dict[str, Tensor], list[Tensor]]:
+        """What `batch` gives; a single feed runs by itself, and without `vectorize` each does, one after
+        the other, which is slower and takes ops that vmap refuses."""
+        rows = len(next(iter(feed.values())))
+        if rows > 1 and vectorize:
+            return self.batch(feed, watch)
+        constants = self._constants()
+        names = self.graph.input_names
+        runs = [self._run([feed[n][i] for n in names], constants, watch) for i in range(rows)]
+        return self._named([torch.stack(results) for results in zip(*runs, strict=True)])
+
     def _named(self, results: Sequence[Tensor]) -> tuple[dict[str, Tensor], list[Tensor]]:
         count = len(self.graph.output_names)
         return dict(zip(self.graph.output_names, results, strict=False)), list(results[count:])

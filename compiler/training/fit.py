@@ -1,0 +1,148 @@
+"""The training loop: gradient descent on a graph's weights, over one process or several."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Literal
+
+import torch
+from torch import Tensor, nn
+
+from hardy.compiler.calibration.data import Samples
+from hardy.compiler.errors import HardyError, UsageError
+from hardy.compiler.training.batches import Batches, generator
+from hardy.compiler.training.graph_module import GraphModule
+from hardy.compiler.training.losses import Seen
+
+if TYPE_CHECKING:
+    from hardy.compiler.driver import Progress
+
+# A scalar of what a step has seen, the mean over its samples; see `losses`.
+Objective = Callable[[Seen], Tensor]
+# Changes a batch of stacked feeds at random.
+Augment = Callable[[dict[str, Tensor], torch.Generator], dict[str, Tensor]]
+Schedule = Literal["constant", "cosine", "one_cycle"]
+Optimizer = Literal["adamw", "sgd"]
+
+MOMENTUM = 0.9
+# One cycle (Smith and Topin, 2018, arXiv:1708.07120): the share of rising steps, and how far below
+# its peak the rate starts and ends.
+RISING, START, END = 0.3, 25.0, 1e4
+
+
+@dataclass
+class History:
+    """The loss of each step so far, and of each epoch as the mean of its steps."""
+
+    losses: list[float] = field(default_factory=list)
+    epochs: list[float] = field(default_factory=list)
+
+
+def rate_factor(schedule: Schedule, step: int, total: int) -> float:
+    """What the rate is multiplied by in a step (from 0) of `total`.
+
+    "cosine" falls from 1 to 0, "one_cycle" rises for the first 30 % and then falls, both along cosines.
+    """
+    if schedule == "constant":
+        return 1.0
+    done = step / max(total - 1, 1)
+    if schedule == "cosine":
+        return _between(1.0, 0.0, step / max(total, 1))
+    if schedule != "one_cycle":
+        raise UsageError(f"there is no schedule {schedule!r}", hint="constant, cosine or one_cycle")
+    if done < RISING:
+        return _between(1 / START, 1.0, done / RISING)
+    return _between(1.0, 1 / (START * END), (done - RISING) / (1 - RISING))
+
+
+def _between(start: float, end: float, part: float) -> float:
+    return end + (start - end) * (1 + math.cos(math.pi * part)) / 2
+
+
+class Step(nn.Module):
+    """Graph and loss as one module, whose forward is a step's loss."""
+
+    def __init__(self, module: GraphModule, loss: Objective, vectorize: bool) -> None:
+        super().__init__()
+        self.module, self.loss, self.vectorize = module, loss, vectorize
+        self.watch = tuple(getattr(loss, "watch", ()))
+
+    def forward(self, feed: Mapping[str, Tensor]) -> Tensor:
+        outputs, values = self.module.stacked(feed, self.watch, self.vectorize)
+        return self.loss(Seen(feed, outputs, dict(zip(self.watch, values, strict=True))))
+
+
+def fit(
+    module: GraphModule,
+    samples: Samples,
+    loss: Objective,
+    *,
+    epochs: int,
+    rate: float,
+    batch: int = 32,
+    seed: int = 0,
+    optimizer: Optimizer = "adamw",
+    weight_decay: float = 0.0,
+    schedule: Schedule = "cosine",
+    clip_norm: float | None = None,
+    augment: Augment | None = None,
+    vectorize: bool = True,
+    progress: Progress | None = None,
+) -> History:
+    """Train a graph's weights, in place in the module; `module.to_graph()` then gives the graph.
+
+    A step takes `batch` feeds of the graph's own inputs, together by vmap (one by one without
+    `vectorize`); the order depends on `seed` alone. `loss` is a `losses.Loss` or any function of
+    `Seen`. `weight_decay` (decoupled for "adamw") spares vectors. `clip_norm` bounds the norm of all
+    gradients together. HardyError where the loss becomes NaN or infinite.
+    """
+    if epochs < 1 or not rate > 0:
+        raise UsageError(f"{epochs} epochs at a rate of {rate} train nothing")
+    batches = Batches(samples, module.graph.input_types(), batch, seed)
+    total = batches.per_epoch * epochs
+    step = Step(module, loss, vectorize)
+    descent = _optimizer(step, optimizer, rate, weight_decay)
+    parameters = [p for group in descent.param_groups for p in group["params"]]
+    history = History()
+    done = 0
+    for epoch in range(epochs):
+        for feeds in batches.epoch(epoch):
+            if augment is not None:
+                feeds = augment(feeds, generator(seed, done, 1))
+            for group in descent.param_groups:
+                group["lr"] = rate * rate_factor(schedule, done, total)
+            value = step(feeds)
+            history.losses.append(float(value.detach()))
+            if not math.isfinite(history.losses[-1]):
+                raise HardyError(
+                    f"the loss is {history.losses[-1]} in step {done}",
+                    hint="a lower rate or a bound on the gradients' norm (clip_norm) may help",
+                )
+            descent.zero_grad()
+            value.backward()
+            if clip_norm is not None:
+                nn.utils.clip_grad_norm_(parameters, clip_norm)
+            descent.step()
+            done += 1
+            if progress is not None:
+                progress(f"epoch {epoch + 1} of {epochs}, loss {history.losses[-1]:.4g}", done, total)
+        last = history.losses[-batches.per_epoch :]
+        history.epochs.append(sum(last) / len(last))
+    return history
+
+
+def _optimizer(step: nn.Module, name: Optimizer, rate: float, weight_decay: float) -> torch.optim.Optimizer:
+    trained = [p for p in step.parameters() if p.requires_grad]
+    if not trained:
+        raise UsageError("the graph has no constants that can be trained")
+    groups = [
+        {"params": [p for p in trained if p.ndim > 1], "weight_decay": weight_decay},
+        {"params": [p for p in trained if p.ndim <= 1], "weight_decay": 0.0},
+    ]
+    if name == "adamw":
+        return torch.optim.AdamW(groups, lr=rate)
+    if name == "sgd":
+        return torch.optim.SGD(groups, lr=rate, momentum=MOMENTUM)
+    raise UsageError(f"there is no optimizer {name!r}", hint="adamw or sgd")
