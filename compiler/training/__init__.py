@@ -1,5 +1,6 @@
 """Trains graphs: their float constants become parameters, and go back into the graph afterwards."""
 
+from hardy.compiler.training.checkpoint import Checkpoint
 from hardy.compiler.training.fit import History, fit
 from hardy.compiler.training.graph_module import GraphModule, Keep
 from hardy.compiler.training.losses import (
@@ -14,6 +15,7 @@ from hardy.compiler.training.losses import (
 )
 
 __all__ = [
+    "Checkpoint",
     "CrossEntropy",
     "GraphModule",
     "History",

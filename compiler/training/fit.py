@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Literal
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 
 from hardy.compiler.calibration.data import Samples
 from hardy.compiler.errors import HardyError, UsageError
+from hardy.compiler.text import print_graph
+from hardy.compiler.training import workers
 from hardy.compiler.training.batches import Batches, generator
+from hardy.compiler.training.checkpoint import Checkpoint
 from hardy.compiler.training.graph_module import GraphModule
 from hardy.compiler.training.losses import Seen
 
@@ -89,6 +94,8 @@ def fit(
     clip_norm: float | None = None,
     augment: Augment | None = None,
     vectorize: bool = True,
+    device: str | torch.device | None = None,
+    checkpoint: Checkpoint | None = None,
     progress: Progress | None = None,
 ) -> History:
     """Train a graph's weights, in place in the module; `module.to_graph()` then gives the graph.
@@ -97,39 +104,69 @@ def fit(
     `vectorize`); the order depends on `seed` alone. `loss` is a `losses.Loss` or any function of
     `Seen`. `weight_decay` (decoupled for "adamw") spares vectors. `clip_norm` bounds the norm of all
     gradients together. HardyError where the loss becomes NaN or infinite.
+
+    In a process group (`workers.joined`) each worker takes its share of every batch, and all of them
+    take the steps that one process would.
     """
     if epochs < 1 or not rate > 0:
         raise UsageError(f"{epochs} epochs at a rate of {rate} train nothing")
+    shard = workers.here()
+    device = workers.default_device() if device is None else torch.device(device)
     batches = Batches(samples, module.graph.input_types(), batch, seed)
     total = batches.per_epoch * epochs
-    step = Step(module, loss, vectorize)
+    step = Step(module, loss, vectorize).to(device)
     descent = _optimizer(step, optimizer, rate, weight_decay)
     parameters = [p for group in descent.param_groups for p in group["params"]]
+    plan = {
+        "graph": hashlib.sha256(print_graph(module.graph, sources=False).encode()).hexdigest(),
+        "samples": batches.count,
+        "epochs": epochs,
+        "rate": rate,
+        "batch": batch,
+        "seed": seed,
+        "optimizer": optimizer,
+        "weight_decay": weight_decay,
+        "schedule": schedule,
+        "clip_norm": clip_norm,
+    }
     history = History()
-    done = 0
-    for epoch in range(epochs):
-        for feeds in batches.epoch(epoch):
+    if checkpoint is not None:
+        state = checkpoint.restore(step, descent, plan)
+        history = history if state is None else History(**state)
+    run: nn.Module = step
+    if shard.world > 1:
+        # A graph may hold weights that the loss does not depend on.
+        run = DistributedDataParallel(step, broadcast_buffers=False, find_unused_parameters=True)
+    per_epoch = batches.per_epoch
+    for epoch in range(len(history.losses) // per_epoch, epochs):
+        for feeds in batches.epoch(epoch, skip=len(history.losses) - epoch * per_epoch):
+            done = len(history.losses)
             if augment is not None:
                 feeds = augment(feeds, generator(seed, done, 1))
+            own, share = shard(feeds)
             for group in descent.param_groups:
                 group["lr"] = rate * rate_factor(schedule, done, total)
-            value = step(feeds)
-            history.losses.append(float(value.detach()))
-            if not math.isfinite(history.losses[-1]):
+            value = run({name: t.to(device) for name, t in own.items()})
+            mean = float(workers.total(value.detach() * share))
+            if not math.isfinite(mean):
                 raise HardyError(
-                    f"the loss is {history.losses[-1]} in step {done}",
+                    f"the loss is {mean} in step {done}",
                     hint="a lower rate or a bound on the gradients' norm (clip_norm) may help",
                 )
             descent.zero_grad()
-            value.backward()
+            # The wrapper averages the workers' gradients; their shares need not be equal.
+            (value * (share * shard.world)).backward()
             if clip_norm is not None:
                 nn.utils.clip_grad_norm_(parameters, clip_norm)
             descent.step()
+            history.losses.append(mean)
             done += 1
+            if done % per_epoch == 0:
+                history.epochs.append(sum(history.losses[-per_epoch:]) / per_epoch)
+            if checkpoint is not None and shard.rank == 0 and checkpoint.due(done, total):
+                checkpoint.save(step, descent, plan, asdict(history))
             if progress is not None:
-                progress(f"epoch {epoch + 1} of {epochs}, loss {history.losses[-1]:.4g}", done, total)
-        last = history.losses[-batches.per_epoch :]
-        history.epochs.append(sum(last) / len(last))
+                progress(f"epoch {epoch + 1} of {epochs}, loss {mean:.4g}", done, total)
     return history
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import nullcontext
 from typing import Literal
 
 import torch
@@ -61,6 +62,8 @@ class GraphModule(nn.Module):
         super().__init__()
         self.graph = graph
         self.trained = trainable(graph) if train is None else tuple(train)
+        # Constants that are not trained, on the device that the graph runs on.
+        self._fixed: dict[Node, Tensor] = {}
         self.weights = nn.ModuleList()
         for value in self.trained:
             assert value.literal is not None
@@ -111,19 +114,30 @@ class GraphModule(nn.Module):
     ) -> tuple[Tensor, ...]:
         seen: dict[Value, Tensor] = {}
         wanted = set(watch)
+        device = operands[0].device if operands else torch.device("cpu")
 
         def compute(node: Node, given: Sequence[Tensor]) -> tuple[Tensor, ...]:
             if isinstance(node.op, Constant):
                 own = constants.get(node.values[0])
-                return (node.op.literal.tensor if own is None else own,)
+                return (self._constant(node.op, node, device) if own is None else own,)
             return straight_through.compute(node, given)
 
         def see(value: Value, tensor: Tensor) -> None:
             if value in wanted:
                 seen[value] = tensor
 
-        outputs = evaluate(self.graph, operands, see, compute)
+        # Ops that make tensors of their own, such as masks, make them on this device.
+        with nullcontext() if device.type == "cpu" else device:
+            outputs = evaluate(self.graph, operands, see, compute)
         return (*outputs, *[seen[v] for v in watch])
+
+    def _constant(self, op: Constant, node: Node, device: torch.device) -> Tensor:
+        if device.type == "cpu":
+            return op.literal.tensor
+        held = self._fixed.get(node)
+        if held is None or held.device != device:
+            held = self._fixed[node] = op.literal.tensor.to(device)
+        return held
 
     def to_graph(self) -> Graph:
         """The graph with the present weights in place of its constants."""
