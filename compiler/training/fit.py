@@ -135,8 +135,8 @@ def fit(
         history = history if state is None else History(**state)
     run: nn.Module = step
     if shard.world > 1:
-        # A graph may hold weights that the loss does not depend on.
-        run = DistributedDataParallel(step, broadcast_buffers=False, find_unused_parameters=True)
+        # The same weights are used in every step, and perhaps not all of them.
+        run = DistributedDataParallel(step, forward_sync_buffers=False, static_graph=True)
     per_epoch = batches.per_epoch
     for epoch in range(len(history.losses) // per_epoch, epochs):
         for feeds in batches.epoch(epoch, skip=len(history.losses) - epoch * per_epoch):

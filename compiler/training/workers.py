@@ -9,6 +9,7 @@ from contextlib import contextmanager
 import torch
 import torch.distributed as dist
 from torch import Tensor
+from torch.distributed.rendezvous import rendezvous
 
 from hardy.compiler.training.batches import Shard
 
@@ -31,7 +32,11 @@ def joined() -> Iterator[Shard]:
     on_gpu = dist.is_nccl_available() and torch.cuda.device_count() > local
     if on_gpu:
         torch.cuda.set_device(local)
-    dist.init_process_group("nccl" if on_gpu else "gloo")
+    # Workers that torchrun starts again find the keys of those that died in the same store.
+    store, rank, world = next(rendezvous("env://"))
+    attempt = f"attempt {os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}"
+    store = dist.PrefixStore(attempt, store)  # type: ignore[attr-defined]  # documented, not in __all__
+    dist.init_process_group("nccl" if on_gpu else "gloo", store=store, rank=rank, world_size=world)
     try:
         yield here()
     finally:

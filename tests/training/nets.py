@@ -16,6 +16,23 @@ def perceptron(hidden: int = 16, seed: int = 0) -> Graph:
     return trace(nn.Sequential(nn.Linear(8, hidden), nn.ReLU(), nn.Linear(hidden, 3)), (torch.zeros(1, 8),))
 
 
+class TwoHeads(nn.Module):
+    """The second head is what a loss on `output` does not need."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body, self.first, self.second = nn.Linear(8, 16), nn.Linear(16, 3), nn.Linear(16, 2)
+
+    def forward(self, input: torch.Tensor) -> dict[str, torch.Tensor]:
+        hidden = self.body(input).relu()
+        return {"output": self.first(hidden), "other": self.second(hidden)}
+
+
+def two_heads() -> Graph:
+    torch.manual_seed(0)
+    return trace(TwoHeads(), (torch.zeros(1, 8),))
+
+
 def classes(count: int = 64, seed: int = 1) -> Samples:
     """Points of three classes around their centres, with their `label`."""
     generator = torch.Generator().manual_seed(seed)
