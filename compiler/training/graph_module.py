@@ -24,16 +24,21 @@ class Weight(nn.Module):
 
     With "zeros", elements that are zero stay zero, so that pruned weights stay pruned. With "ties",
     elements of one value keep sharing it, and zeros stay zero: the parameter is the codebook, and its
-    gradients are sums over the elements (Han et al., 2016, arXiv:1510.00149, section 3).
+    gradients are sums over the elements (Han et al., 2016, arXiv:1510.00149, section 3). Vectors, such
+    as biases, are free: no pass prunes or clusters them, and many start as zeros. A `positive` constant
+    is learned as its logarithm, so that it moves in proportion to its size.
     """
 
     mask: Tensor
     index: Tensor
 
-    def __init__(self, data: Tensor, keep: Keep) -> None:
+    def __init__(self, data: Tensor, keep: Keep, positive: bool = False) -> None:
         super().__init__()
-        self.keep = keep
+        self.keep = keep = keep if data.ndim > 1 and not positive else "nothing"
+        self.positive = positive
         self.shape = data.shape
+        if positive:
+            data = data.log()
         if keep == "ties":
             codebook, index = torch.unique(data.reshape(-1), return_inverse=True)
             self.register_buffer("index", index, persistent=False)
@@ -45,29 +50,37 @@ class Weight(nn.Module):
 
     def forward(self) -> Tensor:
         if self.keep == "nothing":
-            return self.data
+            return self.data.exp() if self.positive else self.data
         kept = self.data * self.mask
         return kept[self.index].reshape(self.shape) if self.keep == "ties" else kept
 
 
 class GraphModule(nn.Module):
     """Runs a graph differentiably. `parameters()` are the constants in `train`, by default those that
-    `trainable` finds; `to_graph()` gives the graph back with what they have become.
+    `trainable` finds, and those in `positive`, which stay above zero; `to_graph()` gives the graph back
+    with what they have become.
 
     Steps such as rounding have the gradients of `straight_through`. Random ops and batch statistics do
     not exist in a graph, so that a run in training is the run of the compiled model.
     """
 
-    def __init__(self, graph: Graph, train: Iterable[Value] | None = None, keep: Keep = "nothing") -> None:
+    def __init__(
+        self,
+        graph: Graph,
+        train: Iterable[Value] | None = None,
+        keep: Keep = "nothing",
+        positive: Iterable[Value] = (),
+    ) -> None:
         super().__init__()
         self.graph = graph
-        self.trained = trainable(graph) if train is None else tuple(train)
+        above = dict.fromkeys(positive)
+        self.trained = (*(trainable(graph) if train is None else train), *above)
         # Constants that are not trained, on the device that the graph runs on.
         self._fixed: dict[Node, Tensor] = {}
         self.weights = nn.ModuleList()
         for value in self.trained:
             assert value.literal is not None
-            self.weights.append(Weight(value.literal.tensor, keep))
+            self.weights.append(Weight(value.literal.tensor, keep, value in above))
 
     def forward(
         self, feed: Mapping[str, Tensor], watch: Sequence[Value] = ()
@@ -139,7 +152,11 @@ class GraphModule(nn.Module):
             held = self._fixed[node] = op.literal.tensor.to(device)
         return held
 
+    def tensors(self) -> dict[Value, Tensor]:
+        """What the trained constants have become."""
+        with torch.no_grad():
+            return {value: tensor.detach().clone() for value, tensor in self._constants().items()}
+
     def to_graph(self) -> Graph:
         """The graph with the present weights in place of its constants."""
-        with torch.no_grad():
-            return replace_weights(self.graph, {v: t.detach() for v, t in self._constants().items()})
+        return replace_weights(self.graph, self.tensors())

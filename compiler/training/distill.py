@@ -1,0 +1,96 @@
+"""Distillation: a student graph learns from a teacher graph, with labels or without."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from hardy.compiler.calibration.data import Samples
+from hardy.compiler.errors import UsageError
+from hardy.compiler.ir import Graph, Value
+from hardy.compiler.training.fit import History, fit
+from hardy.compiler.training.graph_module import GraphModule, Keep
+from hardy.compiler.training.losses import (
+    CrossEntropy,
+    Loss,
+    MatchHidden,
+    MatchOutputs,
+    SoftTargets,
+    Taught,
+    Weighted,
+)
+
+
+def distill(
+    teacher: Graph,
+    student: Graph,
+    samples: Samples,
+    loss: Loss | None = None,
+    *,
+    train: Iterable[Value] | None = None,
+    keep: Keep = "nothing",
+    **options: Any,
+) -> tuple[Graph, History]:
+    """The student with weights that make `loss` small, and how the loss fell.
+
+    Both graphs have the same inputs. The loss compares them (see `losses`), by default the mean
+    squared error to the teacher's outputs. `options` are those of `fit`; `train` and `keep` those of
+    `GraphModule`.
+    """
+    require_same_inputs(teacher, student)
+    module = GraphModule(student, train, keep)
+    history = fit(module, samples, Taught(teacher, loss or MatchOutputs()), **options)
+    return module.to_graph(), history
+
+
+def teaching(
+    label: str | None = None,
+    label_weight: float = 0.1,
+    temperature: float | None = None,
+    output: str | None = None,
+    hidden: Iterable[tuple[Value, Value]] = (),
+    hidden_weight: float = 1.0,
+) -> Loss:
+    """The usual sum of losses: the teacher's soft targets at a temperature (its outputs themselves, if
+    None), cross entropy with the samples' labels times `label_weight`, and pairs of hidden states of
+    student and teacher times `hidden_weight`."""
+    soft = (
+        MatchOutputs(None if output is None else [output])
+        if temperature is None
+        else SoftTargets(temperature, output)
+    )
+    terms: list[tuple[float, Loss]] = [(1.0 if label is None else 1.0 - label_weight, soft)]
+    if label is not None:
+        if not 0 <= label_weight <= 1:
+            raise UsageError(f"the weight of the labels must be in 0..1, got {label_weight}")
+        terms.append((label_weight, CrossEntropy(label, output)))
+    pairs = list(hidden)
+    if pairs:
+        terms.append((hidden_weight, MatchHidden(pairs)))
+    return Weighted([(weight, term) for weight, term in terms if weight > 0])
+
+
+def require_same_inputs(teacher: Graph, student: Graph) -> None:
+    """UsageError unless both graphs take the same inputs."""
+    ours, theirs = student.input_types(), teacher.input_types()
+    if ours != theirs:
+
+        def show(types: dict[str, Any]) -> str:
+            return ", ".join(f"{name}: {t}" for name, t in types.items()) or "none"
+
+        raise UsageError(
+            f"teacher and student take different inputs: {show(theirs)} and {show(ours)}",
+            hint="trace both for inputs of the same names, shapes and types",
+        )
+
+
+def named_value(graph: Graph, name: str) -> Value:
+    """The first result of the only node of this name; UsageError where there is none or several."""
+    found = [node for node in graph.nodes if node.name == name]
+    if len(found) != 1:
+        names = [n.name for n in graph.nodes if n.name]
+        listing = ", ".join(dict.fromkeys(names[:20])) + (", ..." if len(names) > 20 else "")
+        raise UsageError(
+            f"{len(found) or 'no'} nodes of {graph.name} are called {name!r}", hint=f"there are {listing}"
+        )
+    return found[0].values[0]
