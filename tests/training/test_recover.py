@@ -13,6 +13,7 @@ from hardy.compiler.ir import Builder, Graph, Node, Value, transform
 from hardy.compiler.literal import Literal
 from hardy.compiler.models import trace
 from hardy.compiler.ops.activation import Relu
+from hardy.compiler.ops.linear import Matmul
 from hardy.compiler.ops.quant import Dequantize, Quantize
 from hardy.compiler.pipeline import sqnr
 from hardy.compiler.text import print_graph
@@ -83,10 +84,10 @@ def test_blocks_end_where_everything_flows_through_one_value() -> None:
         assert end.ours[0].type == end.theirs[0].type
 
 
-def test_layers_end_after_each_product_or_its_activation() -> None:
+def test_layers_end_after_each_product_as_well() -> None:
     graph = network()
     ends = block_ends(pruned(graph), graph, "layers")
-    assert [type(e.ours[0].op) for e in ends[:-1]] == [Relu, Relu, Relu, Relu, Relu]
+    assert [type(e.ours[0].op) for e in ends[:-1]] == [Relu, Matmul, Relu, Matmul, Relu]
 
 
 @pytest.mark.parametrize("by", ["blocks", "layers"])
