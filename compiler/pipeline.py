@@ -38,6 +38,8 @@ class Pass(ABC):
     """A pure function from graphs to graphs. The first line of a subclass's docstring says what it
     does; its fields are its options. Unchanged means the same object back.
 
+    A field `original` that is None is filled in by the pipeline: the graph before the first lossy pass.
+
     `exact` passes keep the outputs, to the bit for integers and within the type's tolerance for
     floats; the others say what they lose.
     """
@@ -130,13 +132,16 @@ class Pipeline:
         records: list[Record] = []
         numbers = statistics(graph)
         left = limit
+        original: Graph | None = None
         for index, pass_ in enumerate(passes, start=1):
+            if original is None and not pass_.exact:
+                original = graph
             book = Ledger(left)
             step = _Step(index, pass_, graph, instruments)
             with step:
                 started = time.perf_counter()
                 with recording(book), taking_notes() as notes:
-                    after = pass_.run(graph)
+                    after = _knowing(pass_, original).run(graph)
                 seconds = time.perf_counter() - started
                 changed = after is not graph
                 if changed:
@@ -155,6 +160,13 @@ class Pipeline:
         for instrument in instruments:
             instrument.finish(graph, records)
         return Result(graph, tuple(records))
+
+
+def _knowing(pass_: Pass, original: Graph | None) -> Pass:
+    """The pass, with what lossy passes began with in its field `original` if it has one that is None."""
+    if any(f.name == "original" for f in dataclasses.fields(pass_)) and vars(pass_)["original"] is None:
+        return dataclasses.replace(pass_, original=original)  # type: ignore[call-arg]  # the field is there
+    return pass_
 
 
 def changed_options(pass_: Pass) -> dict[str, Any]:

@@ -18,6 +18,7 @@ from hardy.passes.clip_weights import ClipWeights
 from hardy.passes.decompose import Decompose
 from hardy.passes.eliminate_common_subexpressions import EliminateCommonSubexpressions
 from hardy.passes.eliminate_dead_code import EliminateDeadCode
+from hardy.passes.finetune import Finetune
 from hardy.passes.fold_batch_norm import FoldBatchNorm
 from hardy.passes.fold_constants import FoldConstants
 from hardy.passes.fuse_patterns import FusePatterns
@@ -26,6 +27,7 @@ from hardy.passes.pipelines import CLEANUP, DEFAULT
 from hardy.passes.prune import Prune
 from hardy.passes.prune_channels import PruneChannels
 from hardy.passes.quantize import Quantize
+from hardy.passes.recover import Recover
 from hardy.passes.simplify import Simplify
 from hardy.passes.widen_convolutions import WidenConvolutions
 
@@ -42,6 +44,7 @@ __all__ = [
     "Decompose",
     "EliminateCommonSubexpressions",
     "EliminateDeadCode",
+    "Finetune",
     "FoldBatchNorm",
     "FoldConstants",
     "FormGroups",
@@ -50,6 +53,7 @@ __all__ = [
     "Prune",
     "PruneChannels",
     "Quantize",
+    "Recover",
     "Simplify",
     "WidenConvolutions",
     "passes_by_name",
@@ -66,6 +70,7 @@ BUILT_IN: tuple[type[Pass], ...] = (
     Decompose,
     EliminateCommonSubexpressions,
     EliminateDeadCode,
+    Finetune,
     FoldBatchNorm,
     FoldConstants,
     FormGroups,
@@ -73,6 +78,7 @@ BUILT_IN: tuple[type[Pass], ...] = (
     Prune,
     PruneChannels,
     Quantize,
+    Recover,
     Simplify,
     WidenConvolutions,
 )

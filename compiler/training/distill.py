@@ -8,7 +8,7 @@ from typing import Any
 from hardy.compiler.calibration.data import Samples
 from hardy.compiler.errors import UsageError
 from hardy.compiler.ir import Graph, Value
-from hardy.compiler.training.fit import History, fit
+from hardy.compiler.training.fit import History, Objective, fit
 from hardy.compiler.training.graph_module import GraphModule, Keep
 from hardy.compiler.training.losses import (
     CrossEntropy,
@@ -19,6 +19,29 @@ from hardy.compiler.training.losses import (
     Taught,
     Weighted,
 )
+from hardy.compiler.training.quantized import float_weights, integer_weights, scales
+
+
+def finetune(
+    graph: Graph,
+    samples: Samples,
+    loss: Objective,
+    *,
+    keep: Keep = "zeros",
+    learn_scales: bool = False,
+    **options: Any,
+) -> tuple[Graph, History]:
+    """The graph with weights that make `loss` small, and how the loss fell.
+
+    What compression did stays: `keep` says which weights keep their value (see `GraphModule`), and
+    integers that are dequantized learn through their rounding and are integers again in the result.
+    `learn_scales` trains the scales of quantized tensors too. `options` are those of `fit`. Values
+    that the loss watches are those of `float_weights(graph)`.
+    """
+    learning = float_weights(graph)
+    module = GraphModule(learning, keep=keep, positive=scales(learning) if learn_scales else ())
+    history = fit(module, samples, loss, **options)
+    return integer_weights(module.to_graph()), history
 
 
 def distill(
@@ -27,20 +50,15 @@ def distill(
     samples: Samples,
     loss: Loss | None = None,
     *,
-    train: Iterable[Value] | None = None,
-    keep: Keep = "nothing",
+    keep: Keep = "zeros",
+    learn_scales: bool = False,
     **options: Any,
 ) -> tuple[Graph, History]:
-    """The student with weights that make `loss` small, and how the loss fell.
-
-    Both graphs have the same inputs. The loss compares them (see `losses`), by default the mean
-    squared error to the teacher's outputs. `options` are those of `fit`; `train` and `keep` those of
-    `GraphModule`.
-    """
+    """The student after learning from a teacher with the same inputs: `finetune` with a loss that
+    compares the two (see `losses`), by default the mean squared error to the teacher's outputs."""
     require_same_inputs(teacher, student)
-    module = GraphModule(student, train, keep)
-    history = fit(module, samples, Taught(teacher, loss or MatchOutputs()), **options)
-    return module.to_graph(), history
+    taught = Taught(teacher, loss or MatchOutputs())
+    return finetune(student, samples, taught, keep=keep, learn_scales=learn_scales, **options)
 
 
 def teaching(

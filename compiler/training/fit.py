@@ -6,7 +6,7 @@ import hashlib
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -14,15 +14,13 @@ from torch.nn.parallel import DistributedDataParallel
 
 from hardy.compiler.calibration.data import Samples
 from hardy.compiler.errors import HardyError, UsageError
+from hardy.compiler.progress import Progress, tell
 from hardy.compiler.text import print_graph
 from hardy.compiler.training import workers
 from hardy.compiler.training.batches import Batches, generator
 from hardy.compiler.training.checkpoint import Checkpoint
 from hardy.compiler.training.graph_module import GraphModule
 from hardy.compiler.training.losses import Seen
-
-if TYPE_CHECKING:
-    from hardy.compiler.driver import Progress
 
 # A scalar of what a step has seen, the mean over its samples; see `losses`.
 Objective = Callable[[Seen], Tensor]
@@ -73,6 +71,14 @@ class Step(nn.Module):
         super().__init__()
         self.module, self.loss, self.vectorize = module, loss, vectorize
         self.watch = tuple(getattr(loss, "watch", ()))
+        nodes = set(module.graph.nodes)
+        for value in self.watch:
+            if value.node not in nodes:
+                raise UsageError(
+                    f"the loss watches a result of {value.op.name} that is not in the trained graph",
+                    where=value.node.source,
+                    hint="a graph with integer weights is trained as `float_weights(graph)`",
+                )
 
     def forward(self, feed: Mapping[str, Tensor]) -> Tensor:
         outputs, values = self.module.stacked(feed, self.watch, self.vectorize)
@@ -96,7 +102,7 @@ def fit(
     vectorize: bool = True,
     device: str | torch.device | None = None,
     checkpoint: Checkpoint | None = None,
-    progress: Progress | None = None,
+    progress: Progress = tell,
 ) -> History:
     """Train a graph's weights, in place in the module; `module.to_graph()` then gives the graph.
 
@@ -165,8 +171,7 @@ def fit(
                 history.epochs.append(sum(history.losses[-per_epoch:]) / per_epoch)
             if checkpoint is not None and shard.rank == 0 and checkpoint.due(done, total):
                 checkpoint.save(step, descent, plan, asdict(history))
-            if progress is not None:
-                progress(f"epoch {epoch + 1} of {epochs}, loss {mean:.4g}", done, total)
+            progress(f"epoch {epoch + 1} of {epochs}, loss {mean:.4g}", done, total)
     return history
 
 

@@ -50,9 +50,15 @@ def integer_weights(graph: Graph) -> Graph:
 def scales(graph: Graph) -> tuple[Value, ...]:
     """The constant scales that quantize something in the graph, for `GraphModule(positive=...)`: their
     gradients through the rounding are those of learned step sizes (Esser et al., 2020,
-    arXiv:1902.08153)."""
+    arXiv:1902.08153). Only scales that quantize and dequantize alike are among them."""
     found: dict[Value, None] = {}
+    apart: set[Value] = set()
+    users = graph.users()
     for node in graph.nodes:
         if isinstance(node.op, Quantize) and isinstance(node.operands[1].op, Constant):
-            found[node.operands[1]] = None
-    return tuple(found)
+            scale = node.operands[1]
+            found[scale] = None
+            for user in users.get(node.values[0], ()):
+                if not isinstance(user.op, Dequantize) or user.operands[1] != scale:
+                    apart.add(scale)
+    return tuple(v for v in found if v not in apart)

@@ -6,7 +6,7 @@ import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -14,6 +14,7 @@ from torch import Tensor
 from hardy.compiler.calibration.data import Samples
 from hardy.compiler.cut import Part, cut
 from hardy.compiler.ir import Graph, Value
+from hardy.compiler.progress import Progress, tell
 from hardy.compiler.training.blocks import By, End, block_ends
 from hardy.compiler.training.distill import require_same_inputs
 from hardy.compiler.training.fit import fit
@@ -23,9 +24,6 @@ from hardy.compiler.training.quantized import float_weights, integer_weights
 from hardy.compiler.training.trainable import trainable
 from hardy.compiler.types import TensorType
 from hardy.passes.layers import replace_weights
-
-if TYPE_CHECKING:
-    from hardy.compiler.driver import Progress
 
 # Samples that run together where nothing is trained.
 CHUNK = 32
@@ -57,7 +55,7 @@ def recover(
     keep: Keep = "zeros",
     by: By = "blocks",
     vectorize: bool = True,
-    progress: Progress | None = None,
+    progress: Progress = tell,
 ) -> tuple[Graph, list[Recovered]]:
     """Train a compressed graph's weights block after block, so that each gives what the same place of
     the original gives; inputs come from the blocks before it, as they have become.
@@ -119,10 +117,7 @@ def _place(end: End) -> str:
     return node.name or node.source or node.op.name
 
 
-def _within(progress: Progress | None, block: int, blocks: int) -> Progress | None:
-    if progress is None:
-        return None
-
+def _within(progress: Progress, block: int, blocks: int) -> Progress:
     def tell(step: str, done: int, total: int) -> None:
         progress(f"block {block + 1} of {blocks}, {step}", block * total + done, blocks * total)
 
