@@ -19,7 +19,10 @@ from hardy.compiler.verify import verify
 if TYPE_CHECKING:
     from hardy.compiler.frontends.selftest import ImportCheck
 
-FORMS = "a torch module, an exported program, a graph, an .onnx or .pt2 file, or package.module:function"
+FORMS = (
+    "a torch module, an exported program, a graph, an .onnx or .pt2 file, an artifact, "
+    "or package.module:function"
+)
 
 
 TorchModel = torch.nn.Module | torch.export.ExportedProgram
@@ -147,6 +150,11 @@ def _call(text: str) -> tuple[TorchModel, object]:
 
 def _from_file(path: Path, binding: Binding, self_test: bool) -> Imported:
     if path.is_dir():
+        from hardy.compiler.artifact import is_artifact
+
+        if is_artifact(path):
+            binding.refuse("an artifact")
+            return _from_artifact(path)
         raise ModelError(f"{path} is a folder, not a model", hint=f"a model is {FORMS}")
     if not path.is_file():
         raise ModelError(f"there is no model {path}", hint=f"a model is {FORMS}")
@@ -159,6 +167,20 @@ def _from_file(path: Path, binding: Binding, self_test: bool) -> Imported:
         imported = _from_torch(load_pt2(path), None, binding.only_dims("a torch program"), self_test)
         return Imported(imported.graph, {"kind": "pt2"} | _file_facts(path), imported.check)
     raise ModelError(f"{path.name} is neither .onnx nor .pt2", where=str(path), hint=f"a model is {FORMS}")
+
+
+def _from_artifact(path: Path) -> Imported:
+    """The final graph of an artifact that holds its weights."""
+    from hardy.compiler.artifact import Artifact
+
+    artifact = Artifact.open(path)
+    if not artifact.manifest["graph_weights"]:
+        raise ModelError(
+            f"{path} is compiled and does not hold the weights of its graph",
+            hint="compile it with --keep-graph-weights, or for the target reference",
+        )
+    facts = {"kind": "artifact", "digest": str(artifact.manifest["digest"])}
+    return Imported(artifact.graph, facts, None)
 
 
 def _file_facts(path: Path) -> dict[str, str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 from hardy.compiler.errors import UsageError
@@ -23,7 +24,10 @@ class Finetune(Pass):
     `label_weight` and the teacher the rest.
 
     Integer weights learn through their rounding; `learn_scales` trains the scales too (not where they
-    must be powers of two). For `keep` see `GraphModule`.
+    must be powers of two). For `keep` see `GraphModule`. `hidden` pairs modules or nodes of this graph
+    with those of the original, whose results are matched too. `remember` keeps the teacher's outputs
+    for the samples in memory. `checkpoint` is a file that is written after every `checkpoint_every`
+    steps, and continued from if it exists.
     """
 
     exact: ClassVar[bool] = False
@@ -45,6 +49,11 @@ class Finetune(Pass):
     keep: Literal["nothing", "zeros", "ties"] = "zeros"
     learn_scales: bool = False
     vectorize: bool = True
+    checkpoint: str | None = None
+    checkpoint_every: int = 100
+    hidden: tuple[tuple[str, str], ...] = ()
+    hidden_weight: float = 1.0
+    remember: bool = False
 
     def run(self, graph: Graph) -> Graph:
         samples = opened(self.calibration, graph, self.name, self.samples)
@@ -56,8 +65,13 @@ class Finetune(Pass):
             )
         }
         # Training itself stands on `passes.layers`.
-        from hardy.compiler.training.distill import distill, finetune, teaching
+        from hardy.compiler.training.checkpoint import Checkpoint
+        from hardy.compiler.training.distill import distill, finetune, named_value, teaching
         from hardy.compiler.training.losses import CrossEntropy
+        from hardy.compiler.training.quantized import float_weights
+
+        if self.checkpoint is not None:
+            options["checkpoint"] = Checkpoint(Path(self.checkpoint), self.checkpoint_every)
 
         if self.label is not None and self.label_weight == 1:
             trained, history = finetune(graph, samples, CrossEntropy(self.label, self.output), **options)
@@ -69,7 +83,16 @@ class Finetune(Pass):
         elif self.original is graph and self.label is None:
             return graph
         else:
-            loss = teaching(self.label, self.label_weight, self.temperature, self.output)
-            trained, history = distill(self.original, graph, samples, loss, **options)
+            learning = float_weights(graph)
+            hidden = [(named_value(learning, a), named_value(self.original, b)) for a, b in self.hidden]
+            loss = teaching(
+                *(self.label, self.label_weight, self.temperature, self.output),
+                hidden=hidden,
+                hidden_weight=self.hidden_weight,
+            )
+            trained, history = distill(
+                self.original, learning, samples, loss, remembered=self.remember, **options
+            )
+        note("steps", len(history.losses))
         note("loss", {f"epoch {i + 1}": value for i, value in enumerate(history.epochs)})
         return trained

@@ -15,6 +15,7 @@ from hardy.compiler.cli.passes import passes
 from hardy.compiler.cli.run import run
 from hardy.compiler.cli.sensitivity import sensitivity
 from hardy.compiler.cli.targets import targets
+from hardy.compiler.cli.train import distill, finetune
 
 app = typer.Typer(
     name="hardy",
@@ -40,6 +41,6 @@ def _root(
     """Fits a neural network to the hardware that runs it."""
 
 
-for _command in (compile, inspect, run, bench, sensitivity, targets, passes):
+for _command in (compile, inspect, run, bench, sensitivity, finetune, distill, targets, passes):
     app.command()(_command)
 app.command("check-target")(check_target)

@@ -84,10 +84,11 @@ def compile(
             keep_graph_weights=keep_graph_weights,
             progress=progress,
         )
-    _print(result, out, json)
+    print_compilation(result, out, json)
 
 
-def _print(result: Any, out: Path | None, json: bool) -> None:
+def print_compilation(result: Any, out: Path | None, json: bool) -> None:
+    """What a compilation gave, as tables or as JSON."""
     from hardy.compiler.cli.output import console, duration, print_json, size
     from hardy.compiler.cli.tables import interface_table, print_passes, records_json, types_json
 

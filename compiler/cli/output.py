@@ -56,16 +56,25 @@ def table(*columns: str, right: Sequence[str] = (), title: str | None = None) ->
 
 
 @contextmanager
-def progress_bar(quiet: bool) -> Iterator[Progress | None]:
-    """A bar on standard error while it is a terminal and output is for people."""
+def progress_bar(quiet: bool, left: bool = False) -> Iterator[Progress | None]:
+    """A bar on standard error while it is a terminal and output is for people; with the time left, where
+    steps are alike."""
     if quiet or not sys.stderr.isatty():
         yield None
         return
     from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        ProgressColumn,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
     from rich.progress import Progress as Bar
 
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    columns: list[ProgressColumn] = [TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn()]
+    columns += [TimeElapsedColumn(), *([TextColumn("left"), TimeRemainingColumn()] if left else [])]
     with Bar(*columns, console=Console(stderr=True), transient=True) as bar:
         task = bar.add_task("load the libraries", total=None)
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from hardy.compiler.calibration.data import Samples
 from hardy.compiler.errors import UsageError
-from hardy.compiler.ir import Graph, Value
+from hardy.compiler.ir import Graph, Node, Value
 from hardy.compiler.training.fit import History, Objective, fit
 from hardy.compiler.training.graph_module import GraphModule, Keep
 from hardy.compiler.training.losses import (
@@ -15,9 +15,11 @@ from hardy.compiler.training.losses import (
     Loss,
     MatchHidden,
     MatchOutputs,
+    Remembered,
     SoftTargets,
     Taught,
     Weighted,
+    remember,
 )
 from hardy.compiler.training.quantized import float_weights, integer_weights, scales
 
@@ -50,15 +52,22 @@ def distill(
     samples: Samples,
     loss: Loss | None = None,
     *,
-    keep: Keep = "zeros",
-    learn_scales: bool = False,
+    remembered: bool = False,
     **options: Any,
 ) -> tuple[Graph, History]:
     """The student after learning from a teacher with the same inputs: `finetune` with a loss that
-    compares the two (see `losses`), by default the mean squared error to the teacher's outputs."""
+    compares the two (see `losses`), by default the mean squared error to the teacher's outputs.
+
+    With `remembered` the teacher runs once on each sample, and its outputs stay in memory; this does
+    not go with inputs that are changed at random, or with losses on hidden states.
+    """
     require_same_inputs(teacher, student)
-    taught = Taught(teacher, loss or MatchOutputs())
-    return finetune(student, samples, taught, keep=keep, learn_scales=learn_scales, **options)
+    loss = loss or MatchOutputs()
+    if not remembered:
+        return finetune(student, samples, Taught(teacher, loss), **options)
+    if options.get("augment") is not None:
+        raise UsageError("a teacher's outputs for changed inputs cannot be remembered")
+    return finetune(student, remember(teacher, samples), Remembered(loss), **options)
 
 
 def teaching(
@@ -103,12 +112,17 @@ def require_same_inputs(teacher: Graph, student: Graph) -> None:
 
 
 def named_value(graph: Graph, name: str) -> Value:
-    """The first result of the only node of this name; UsageError where there is none or several."""
-    found = [node for node in graph.nodes if node.name == name]
-    if len(found) != 1:
-        names = [n.name for n in graph.nodes if n.name]
-        listing = ", ".join(dict.fromkeys(names[:20])) + (", ..." if len(names) > 20 else "")
-        raise UsageError(
-            f"{len(found) or 'no'} nodes of {graph.name} are called {name!r}", hint=f"there are {listing}"
+    """The last value that the module or node called `name` gives: a node of this name, or whose source
+    begins with it (`layer.2 (model.py:3)`). UsageError where there is none."""
+    found = [n for n in graph.nodes if n.op.name not in ("input", "constant") and name in _names(n)]
+    if not found:
+        names = dict.fromkeys(
+            part for n in graph.nodes if n.op.name not in ("input", "constant") for part in _names(n)
         )
-    return found[0].values[0]
+        listing = ", ".join(list(names)[:20]) + (", ..." if len(names) > 20 else "")
+        raise UsageError(f"nothing in {graph.name} is called {name!r}", hint=f"there are {listing}")
+    return found[-1].values[0]
+
+
+def _names(node: Node) -> list[str]:
+    return [n for n in (node.name, node.source.partition(" (")[0]) if n]

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import itertools
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
@@ -10,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from hardy.compiler.calibration.data import Feed, Samples
 from hardy.compiler.errors import InputError, UsageError
 from hardy.compiler.ir import Graph, Value
 from hardy.compiler.training.graph_module import GraphModule
@@ -199,6 +201,44 @@ class Taught(Loss):
         taught = Seen(seen.feed, outputs, dict(zip(self.teacher_watch, values, strict=True)))
         loss: Tensor = self.loss(replace(seen, teacher=taught))
         return loss
+
+
+class Remembered(Loss):
+    """A loss that looks at a teacher's outputs that the samples hold; see `remember`."""
+
+    PREFIX = "teacher's "
+
+    def __init__(self, loss: Loss) -> None:
+        super().__init__()
+        if loss.teacher_watch:
+            raise UsageError(
+                "hidden states of the teacher are not remembered", hint="let the teacher run in each step"
+            )
+        self.loss, self.watch = loss, loss.watch
+
+    def forward(self, seen: Seen) -> Tensor:
+        held = {n.removeprefix(self.PREFIX): t for n, t in seen.feed.items() if n.startswith(self.PREFIX)}
+        loss: Tensor = self.loss(replace(seen, teacher=Seen(seen.feed, held)))
+        return loss
+
+
+def remember(teacher: Graph, samples: Samples, chunk: int = 32) -> Samples:
+    """The samples with the teacher's outputs in each, which stay in memory; for `Remembered`."""
+    module = GraphModule(teacher, train=())
+    outputs: list[dict[str, Tensor]] = []
+    source = samples.feeds(teacher.input_types())
+    while feeds := list(itertools.islice(source, chunk)):
+        together = {n: torch.stack([feed[n] for feed in feeds]) for n in teacher.input_names}
+        with torch.no_grad():
+            results, _ = module.stacked(together)
+        for i in range(len(feeds)):
+            outputs.append({Remembered.PREFIX + n: t[i].clone() for n, t in results.items()})
+
+    def joined() -> Iterator[Feed]:
+        for feed, taught in zip(samples.feeds(teacher.input_types()), outputs, strict=True):
+            yield {**feed, **taught}
+
+    return Samples(joined, samples.origin)
 
 
 def _together(watched: Sequence[tuple[Value, ...]]) -> tuple[Value, ...]:
