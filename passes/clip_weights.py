@@ -30,7 +30,7 @@ class ClipWeights(Pass):
     skip: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        if (self.threshold is None) == (self.percentile is None):
+        if self.threshold is not None and self.percentile is not None:
             raise UsageError("clip_weights takes either a threshold or a percentile")
         if self.threshold is not None and not (self.threshold > 0 and math.isfinite(self.threshold)):
             raise UsageError(f"the threshold must be positive and finite, got {self.threshold}")
@@ -53,7 +53,8 @@ class ClipWeights(Pass):
     def _limit(self, data: torch.Tensor) -> float:
         if self.threshold is not None:
             return self.threshold
-        assert self.percentile is not None
+        if self.percentile is None:
+            raise UsageError("clip_weights needs a threshold or a percentile")
         if data.numel() == 0:
             return 0.0
         rank = max(1, math.ceil(self.percentile / 100 * data.numel()))

@@ -61,10 +61,8 @@ class PruneChannels(Pass):
     target: object = None
 
     def __post_init__(self) -> None:
-        if (self.macs is None) == (self.ratio is None):
-            raise UsageError(
-                "prune_channels takes either macs or ratio", hint="macs=0.6 keeps 60 % of the MACs"
-            )
+        if self.macs is not None and self.ratio is not None:
+            raise UsageError("prune_channels takes either macs or ratio")
         for name, value in (("macs", self.macs), ("ratio", self.ratio), ("least", self.least)):
             if value is not None and not 0 <= value <= 1:
                 raise UsageError(f"{name} must lie in 0..1, got {value}")
@@ -72,6 +70,8 @@ class PruneChannels(Pass):
             raise UsageError(f"multiple must be at least 1, got {self.multiple}")
 
     def run(self, graph: Graph) -> Graph:
+        if self.macs is None and self.ratio is None:
+            raise UsageError("prune_channels needs macs or ratio", hint="macs=0.6 keeps 60 % of the MACs")
         require_score(self.score, self.calibration)
         target = as_target(self.target)
         multiple = self.multiple or (target.describe().channel_multiple if target is not None else 1)

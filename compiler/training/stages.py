@@ -156,7 +156,7 @@ class Stage:
                 named = {name: outputs[v] for v, name in self.output_names.items()}
                 loss = self.loss(Seen(batch, named)) * share
                 total += loss.detach()
-                loss.backward()
+                torch.autograd.backward(loss)
             self._backward(given, outputs)
         if self.worker.world > 1:
             dist.broadcast(total, self.worker.world - 1)

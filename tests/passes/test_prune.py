@@ -274,7 +274,6 @@ def test_weights_are_clipped_to_a_percentile_of_each_layer() -> None:
 @pytest.mark.parametrize(
     "options",
     [
-        {},
         {"threshold": 1.0, "percentile": 99.0},
         {"threshold": 0.0},
         {"threshold": math.inf},
@@ -285,6 +284,13 @@ def test_weights_are_clipped_to_a_percentile_of_each_layer() -> None:
 def test_clipping_needs_one_limit_that_makes_sense(options: dict[str, float]) -> None:
     with pytest.raises(HardyError):
         ClipWeights(**options)
+
+
+def test_clipping_without_a_limit_is_refused_when_it_runs() -> None:
+    module = torch.nn.Linear(4, 4).eval()
+    graph = trace(module, (torch.zeros(1, 4),))
+    with pytest.raises(HardyError, match="needs a threshold or a percentile"):
+        ClipWeights().run(graph)
 
 
 def test_integer_layers_are_no_layers_to_prune() -> None:

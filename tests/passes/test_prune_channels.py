@@ -163,7 +163,7 @@ def test_the_report_shows_groups_what_stays_and_what_to_expect() -> None:
     assert record.notes["refused"] == [{"layers": 1, "reason": "an output of the graph has it"}]
     assert record.notes["groups"] == [
         {"group": "stem.weight", "layers": 2, "units": 16, "kept": 16},
-        {"group": "first.weight", "layers": 1, "units": 24, "kept": 16},
+        {"group": "first.weight", "layers": 1, "units": 24, "kept": 8},
     ]
     macs, size, seconds = record.notes["expected"]
     assert (macs["before"], macs["after"]) == (record.before.macs, record.after.macs)
@@ -186,7 +186,6 @@ def test_a_budget_that_cannot_be_met_is_refused_with_what_is_possible() -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({}, "either macs or ratio"),
         ({"macs": 0.5, "ratio": 0.5}, "either macs or ratio"),
         ({"macs": 1.5}, "macs must lie in"),
         ({"ratio": -0.5}, "ratio must lie in"),
@@ -197,6 +196,11 @@ def test_a_budget_that_cannot_be_met_is_refused_with_what_is_possible() -> None:
 def test_options_that_make_no_sense_are_refused(options: dict[str, float], message: str) -> None:
     with pytest.raises(UsageError, match=message):
         PruneChannels(**options)
+
+
+def test_pruning_without_a_goal_is_refused_when_it_runs() -> None:
+    with pytest.raises(UsageError, match="needs macs or ratio"):
+        PruneChannels().run(block())
 
 
 def test_a_target_that_is_none_is_refused() -> None:
