@@ -7,6 +7,7 @@ message and the class's exit code, without a traceback.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 
 class HardyError(Exception):
@@ -44,10 +45,33 @@ class ModelError(HardyError):
     exit_code = 3
 
 
+@dataclass(frozen=True)
+class Refusal:
+    """One node that is not taken: its op, source line, and why."""
+
+    op: str
+    source: str
+    reason: str
+
+    def __str__(self) -> str:
+        return f"{self.op} ({self.source or 'no source'}): {self.reason}"
+
+
 class UnsupportedError(HardyError):
-    """A valid construct that the frontend, pass or target does not take."""
+    """A valid construct that the frontend, pass or target does not take.
+
+    `refusals` holds the nodes at fault, where the message is about nodes; it shows the first ten.
+    """
 
     exit_code = 4
+
+    def __init__(
+        self, message: str, *, where: str = "", hint: str = "", refusals: Sequence[Refusal] = ()
+    ) -> None:
+        if refusals:
+            message += f":{listing([str(r) for r in refusals])}"
+        super().__init__(message, where=where, hint=hint)
+        self.refusals = tuple(refusals)
 
 
 class GraphError(HardyError):

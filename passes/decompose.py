@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from hardy.compiler.errors import HardyError, UnsupportedError, listing
+from hardy.compiler.errors import HardyError, Refusal, UnsupportedError
 from hardy.compiler.ir import Builder, Constant, Graph, Input, Node, Op, Value, decompose, remap, transform
 from hardy.compiler.ledger import ledger
 from hardy.compiler.pipeline import Pass
@@ -28,7 +28,7 @@ class Decompose(Pass):
 
     def run(self, graph: Graph) -> Graph:
         takes = self.supports if callable(self.supports) else self._by_name(frozenset(self.supports))
-        refused: list[str] = []
+        refused: list[Refusal] = []
         book = ledger()
 
         def expand(b: Builder, node: Node, operands: tuple[Value, ...]) -> Sequence[Value] | None:
@@ -41,7 +41,7 @@ class Decompose(Pass):
 
         result = transform(graph, expand)
         if refused:
-            raise UnsupportedError(f"not every node is supported:{listing(refused)}")
+            raise UnsupportedError("not every node is supported", refusals=refused)
         return result
 
     @staticmethod
@@ -53,7 +53,7 @@ class Decompose(Pass):
         b: Builder,
         node: Node,
         takes: Predicate,
-        refused: list[str],
+        refused: list[Refusal],
         allowed: Callable[[str], bool],
     ) -> Sequence[Value] | None:
         answer = takes(node)
@@ -62,7 +62,7 @@ class Decompose(Pass):
         reason = getattr(answer, "reason", "") or "the target does not take it"
         op = node.op
         if op.is_core():
-            refused.append(f"{op.name} ({node.source or 'no source'}): {reason}")
+            refused.append(Refusal(op.name, node.source, reason))
             return None
         if not allowed(f"expand {op.name}"):
             return None

@@ -17,7 +17,7 @@ from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import torch
 
-from hardy.compiler.errors import TargetError, UnsupportedError, listing
+from hardy.compiler.errors import Refusal, TargetError, UnsupportedError
 from hardy.compiler.ir import Graph, Node
 from hardy.compiler.pipeline import Pass
 from hardy.compiler.types import DType
@@ -206,13 +206,16 @@ def load_target(entry: EntryPoint) -> type[Target]:
             where=entry.value,
             hint="install what it needs, or uninstall the package that declares it",
         ) from error
+    return require_target(loaded, f"the target {entry.name!r}", entry.value)
+
+
+def require_target(loaded: object, what: str, where: str) -> type[Target]:
+    """`loaded` as a target's class; TargetError where it is no subclass of Target, or not a whole one."""
     if not (isinstance(loaded, type) and issubclass(loaded, Target)):
-        raise TargetError(f"the target {entry.name!r} is not a subclass of hardy.Target", where=entry.value)
+        raise TargetError(f"{what} is not a subclass of hardy.Target", where=where)
     lacking = [n for n in ("kind", "summary") if not hasattr(loaded, n)] + sorted(loaded.__abstractmethods__)
     if lacking:
-        raise TargetError(
-            f"the target {entry.name!r} does not define {', '.join(lacking)}", where=entry.value
-        )
+        raise TargetError(f"{what} does not define {', '.join(lacking)}", where=where)
     return loaded
 
 
@@ -233,6 +236,6 @@ def refuse_unsupported(target: Target, graph: Graph) -> None:
     for node in graph.nodes:
         support = target.supports(node)
         if not support:
-            refused.append(f"{node.op.name} ({node.source or 'no source'}): {support.reason}")
+            refused.append(Refusal(node.op.name, node.source, support.reason))
     if refused:
-        raise UnsupportedError(f"{target.name} does not take every node:{listing(refused)}")
+        raise UnsupportedError(f"{target.name} does not take every node", refusals=refused)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from hardy.compiler.cli.options import Debug, Json
+from hardy.compiler.cli.options import Debug, Json, allow_local_modules
 from hardy.compiler.errors import TargetError, UsageError
 
 if TYPE_CHECKING:
@@ -30,21 +30,35 @@ _ORDER = (
     "u4",
     "bool",
 )
+# Cases that stand for all that were refused for one reason.
+_EXAMPLES = 3
 
 
 def check_target(
-    name: Annotated[str, typer.Argument(help="The target, such as cpu or cpu:avx2.")],
+    name: Annotated[
+        str,
+        typer.Argument(
+            metavar="TARGET",
+            help="The target, such as cpu or cpu:avx2; or its class, where no package declares it: "
+            "path/to/file.py:ClassName or package.module:ClassName.",
+        ),
+    ],
     op: Annotated[list[str] | None, typer.Option(help="Only the cases of this op.")] = None,
     case: Annotated[str | None, typer.Option(help="Only the cases whose name contains this.")] = None,
+    list_refused: Annotated[
+        bool, typer.Option("--list-refused", help="Name every refused case, not just a few for each reason.")
+    ] = False,
     json: Json = False,
     debug: Debug = False,
 ) -> None:
     """Compile and run one small program for each op and type: right, refused with a reason, or wrong."""
     from hardy.compiler.cli.output import print_json, progress_bar
     from hardy.compiler.conformance import Verdict, check_case
-    from hardy.targets.target import find_target
+    from hardy.targets.locate import locate_target
 
-    missing = find_target(name).check()
+    allow_local_modules()
+    target = locate_target(name)
+    missing = target.check()
     if missing:
         raise TargetError(f"{name} cannot run here: {'; '.join(missing)}")
     cases = _select(op, case)
@@ -53,18 +67,22 @@ def check_target(
         for i, each in enumerate(cases):
             if progress:
                 progress(each.name, i, len(cases))
-            outcomes.append(check_case(name, each))
+            outcomes.append(check_case(target, each))
     counts = Counter(o.verdict.value for o in outcomes)
     if json:
         print_json(
             {
                 "target": name,
                 "counts": {v.value: counts[v.value] for v in Verdict},
+                "refusals": [
+                    {"reason": reason, "cases": [o.case.name for o in some]}
+                    for reason, some in _by_reason(outcomes)
+                ],
                 "cases": [_row(o) for o in outcomes],
             }
         )
     else:
-        _print(name, outcomes, counts)
+        _print(name, outcomes, counts, list_refused)
     if counts["wrong"]:
         raise typer.Exit(1)
 
@@ -91,7 +109,22 @@ def _row(outcome: Outcome) -> dict[str, Any]:
     return row | ({"reason": outcome.reason} if outcome.reason else {})
 
 
-def _print(name: str, outcomes: Sequence[Outcome], counts: Counter[str]) -> None:
+def _by_reason(outcomes: Sequence[Outcome]) -> list[tuple[str, list[Outcome]]]:
+    """The refused cases of each reason, the reason with the most of them first.
+
+    A case that has several reasons is in the group of each.
+    """
+    from hardy.compiler.conformance import Verdict
+
+    groups: dict[str, list[Outcome]] = defaultdict(list)
+    for o in outcomes:
+        if o.verdict is Verdict.refused:
+            for reason in o.reasons:
+                groups[reason].append(o)
+    return sorted(groups.items(), key=lambda group: -len(group[1]))
+
+
+def _print(name: str, outcomes: Sequence[Outcome], counts: Counter[str], list_refused: bool) -> None:
     from hardy.compiler.cli.output import console, table
     from hardy.compiler.conformance import Verdict
 
@@ -104,12 +137,16 @@ def _print(name: str, outcomes: Sequence[Outcome], counts: Counter[str]) -> None
     for op, row in grid.items():
         shown.add_row(op, *(_cell(row[d]) if d in row else "" for d in dtypes))
     screen.print(shown)
-    reasons = Counter((o.case.op.name, _reason(o)) for o in outcomes if o.verdict is Verdict.refused)
-    if reasons:
-        refusals = table("refused op", "cases", "reason", right=("cases",))
-        for (op, reason), n in reasons.items():
-            refusals.add_row(op, str(n), reason)
-        screen.print(refusals)
+    refusals = _by_reason(outcomes)
+    if refusals and not list_refused:
+        summary = table("refused because", "cases", "such as", right=("cases",))
+        for reason, some in refusals:
+            summary.add_row(reason, str(len(some)), _examples(some))
+        screen.print(summary)
+    elif refusals:
+        for reason, some in refusals:
+            screen.print(f"refused ({len(some)}): {reason}")
+            screen.print("".join(f"    {o.case.name}\n" for o in some))
     for o in outcomes:
         if o.verdict is Verdict.wrong:
             screen.print(f"wrong: {o.case.name}\n    " + o.reason.replace("\n", "\n    "))
@@ -123,8 +160,11 @@ def _cell(counts: Counter[Any]) -> str:
     return ", ".join(f"{n} {v.value}" for v, n in sorted(counts.items(), key=lambda item: item[0].value))
 
 
-def _reason(outcome: Outcome) -> str:
-    """The distinct reasons in one line, without the name of the case, which differs from case to case."""
-    lines = [line.strip() for line in outcome.reason.splitlines()]
-    reasons = [line.split("): ", 1)[1] for line in lines if "): " in line]
-    return "; ".join(dict.fromkeys(reasons or lines))
+def _examples(outcomes: Sequence[Outcome]) -> str:
+    """A few cases, of different ops where there are some."""
+    first: dict[str, str] = {}
+    for o in outcomes:
+        first.setdefault(o.case.op.name, o.case.name)
+    chosen = list(first.values())[:_EXAMPLES]
+    chosen += [o.case.name for o in outcomes if o.case.name not in chosen][: _EXAMPLES - len(chosen)]
+    return ", ".join(chosen) + (", ..." if len(outcomes) > len(chosen) else "")

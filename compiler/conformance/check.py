@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 
 from hardy.compiler.conformance.case import Case
-from hardy.compiler.errors import HardyError, MismatchError, UnsupportedError
+from hardy.compiler.errors import HardyError, MismatchError, Refusal, UnsupportedError
 from hardy.compiler.tolerance import require_close
 from hardy.targets.target import Target
 
@@ -23,9 +23,17 @@ class Verdict(enum.Enum):
 
 @dataclass(frozen=True)
 class Outcome:
+    """How a case ended; `reason` is the whole message, `refusals` the nodes that were not taken."""
+
     case: Case
     verdict: Verdict
     reason: str = ""
+    refusals: tuple[Refusal, ...] = ()
+
+    @property
+    def reasons(self) -> tuple[str, ...]:
+        """The distinct reasons of a refusal, without op and source, which differ from case to case."""
+        return tuple(dict.fromkeys(r.reason for r in self.refusals)) or (self.reason,)
 
 
 def check_case(target: str | Target, case: Case) -> Outcome:
@@ -42,7 +50,7 @@ def check_case(target: str | Target, case: Case) -> Outcome:
         for name, expected in case.expected().items():
             _require_result(name, expected, results)
     except UnsupportedError as error:
-        return Outcome(case, Verdict.refused, error.message)
+        return Outcome(case, Verdict.refused, error.message, error.refusals)
     except HardyError as error:
         return Outcome(case, Verdict.wrong, str(error))
     except Exception as error:  # whatever a target under test raises is its verdict
