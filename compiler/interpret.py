@@ -8,7 +8,7 @@ import torch
 
 from hardy.compiler.errors import GraphError, InputError
 from hardy.compiler.ir import Graph, Input, Node, Value
-from hardy.compiler.types import TensorType
+from hardy.compiler.types import TensorType, describe_tensor
 
 Observer = Callable[[Value, torch.Tensor], None]
 Compute = Callable[[Node, Sequence[torch.Tensor]], tuple[torch.Tensor, ...]]
@@ -57,7 +57,7 @@ def run_node(node: Node, operands: Sequence[torch.Tensor]) -> tuple[torch.Tensor
     for result, expected in zip(results, node.types, strict=True):
         if tuple(result.shape) != expected.shape or result.dtype != expected.dtype.torch:
             raise GraphError(
-                f"the reference of {node.op.name} gave {result.dtype}{list(result.shape)}, "
+                f"the reference of {node.op.name} gave {describe_tensor(result)}, "
                 f"its shape rule says {expected}",
                 where=node.source,
             )
@@ -76,9 +76,7 @@ def check_inputs(expected: Mapping[str, TensorType], given: Mapping[str, torch.T
             raise InputError(f"input {name!r} is missing", hint=f"the inputs are {listing}")
         tensor = given[name]
         if tuple(tensor.shape) != t.shape or tensor.dtype != t.dtype.torch:
-            raise InputError(
-                f"input {name!r} must be {t}, got {tensor.dtype}{list(tensor.shape)}".replace("torch.", ""),
-            )
+            raise InputError(f"input {name!r} must be {t}, got {describe_tensor(tensor)}")
         ordered.append(tensor)
     return ordered
 

@@ -7,7 +7,7 @@ import hashlib
 import torch
 
 from hardy.compiler.errors import GraphError
-from hardy.compiler.types import DType, TensorType
+from hardy.compiler.types import DType, TensorType, dtype_name
 
 
 class Literal:
@@ -23,7 +23,9 @@ class Literal:
         """Wrap `tensor`; `dtype` is needed for i4 and u4, which torch stores in i8 and u8."""
         dtype = dtype or DType.of(tensor.dtype)
         if tensor.dtype != dtype.torch:
-            raise GraphError(f"a {dtype} literal needs {dtype.torch} data, got {tensor.dtype}")
+            raise GraphError(
+                f"a literal of {dtype} needs {dtype_name(dtype.torch)} data, got {dtype_name(tensor.dtype)}"
+            )
         tensor = tensor.detach()
         if tensor.device.type != "cpu":
             tensor = tensor.cpu()

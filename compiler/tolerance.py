@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 
 from hardy.compiler.errors import MismatchError
-from hardy.compiler.types import DType
+from hardy.compiler.types import DType, describe_tensor, dtype_name
 
 
 @dataclass(frozen=True)
@@ -60,9 +60,7 @@ def compare(expected: torch.Tensor, actual: torch.Tensor, *, scaled: bool = Fals
     """
     dtype = DType.of(expected.dtype)
     if expected.shape != actual.shape or expected.dtype != actual.dtype:
-        raise MismatchError(
-            f"expected {expected.dtype}{list(expected.shape)}, got {actual.dtype}{list(actual.shape)}"
-        )
+        raise MismatchError(f"expected {describe_tensor(expected)}, got {describe_tensor(actual)}")
     if expected.numel() == 0:
         return Difference(True, 0.0, 0.0, (), 0.0, 0.0)
     limit = tolerance(dtype)
@@ -97,6 +95,7 @@ def require_close(
     if not difference.passed:
         raise MismatchError(
             f"{what} differs: at {list(difference.index)} expected {difference.expected!r}, "
-            f"got {difference.actual!r} ({difference.ratio:.3g} times the tolerance of {expected.dtype})"
+            f"got {difference.actual!r} "
+            f"({difference.ratio:.3g} times the tolerance of {dtype_name(expected.dtype)})"
         )
     return difference

@@ -74,8 +74,9 @@ class DType(enum.Enum):
         try:
             return _FROM_TORCH[dtype]
         except KeyError:
-            known = ", ".join(d.value for d in DType)
-            raise GraphError(f"no hardy type for {dtype}", hint=f"use one of {known}") from None
+            raise GraphError(
+                f"no hardy type for {dtype_name(dtype)}", hint=f"use one of {', '.join(map(str, DType))}"
+            ) from None
 
 
 _TORCH = {
@@ -111,6 +112,17 @@ _BITS = {
     DType.boolean: 8,
 }
 _FROM_TORCH = {t: d for d, t in _TORCH.items() if d not in (DType.i4, DType.u4)}
+
+
+def dtype_name(dtype: TorchDType) -> str:
+    """A torch type as messages name it: as hardy does, or as torch does where hardy has no such type."""
+    known = _FROM_TORCH.get(dtype)
+    return str(dtype).removeprefix("torch.") if known is None else known.value
+
+
+def describe_tensor(tensor: torch.Tensor) -> str:
+    """Element type and shape as messages show them, for any tensor: `f32[2,4]`, `complex64[3]`."""
+    return f"{dtype_name(tensor.dtype)}[{','.join(map(str, tensor.shape))}]"
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from hardy.compiler.errors import InputError
-from hardy.compiler.types import TensorType
+from hardy.compiler.types import DType, TensorType
 
 Array = torch.Tensor | np.ndarray[Any, Any]
 
@@ -35,11 +35,14 @@ def as_tensor(name: str, array: Array, expected: TensorType | None = None) -> to
         if wanted in _EXTENDED.values() and wanted.itemsize == array.dtype.itemsize:
             extended = wanted
     # torch has no views of read-only or foreign-endian memory.
-    array = np.require(array, requirements=["C", "W"])
+    array = np.require(array, array.dtype.newbyteorder("="), ["C", "W"])
     if extended is not None:
         flat = torch.from_numpy(array.reshape(-1).view(np.uint8))
         return flat.view(extended).reshape(array.shape)
     try:
         return torch.from_numpy(array)
     except (TypeError, ValueError) as error:
-        raise InputError(f"input {name!r} cannot be used: {error}") from error
+        raise InputError(
+            f"input {name!r} cannot be used: no tensor holds elements of type {array.dtype}",
+            hint=f"hardy has {', '.join(map(str, DType))}",
+        ) from error

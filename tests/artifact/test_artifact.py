@@ -150,7 +150,8 @@ def test_inputs_may_be_numpy_arrays_of_any_layout(artifact: Artifact, x: torch.T
     array = x.numpy()
     read_only = array.copy()
     read_only.flags.writeable = False
-    for given in (array, np.asfortranarray(array), array[::-1].copy()[::-1], read_only):
+    foreign = array.astype(array.dtype.newbyteorder())
+    for given in (array, np.asfortranarray(array), array[::-1].copy()[::-1], read_only, foreign):
         assert torch.equal(artifact.run({"x": given})["y"], expected)
     assert torch.equal(artifact.run(x=x.T.contiguous().T)["y"], expected)
 
@@ -160,10 +161,15 @@ def test_inputs_may_be_numpy_arrays_of_any_layout(artifact: Artifact, x: torch.T
     [
         ({}, "input 'x' is missing"),
         ({"x": torch.zeros(2, 16), "z": torch.zeros(1)}, "no input 'z'"),
-        ({"x": torch.zeros(2, 17)}, r"must be f32\[2,16\], got float32\[2, 17\]"),
-        ({"x": torch.zeros(2, 16, dtype=torch.float64)}, r"must be f32\[2,16\], got float64"),
-        ({"x": np.zeros((2, 16), np.complex64)}, r"must be f32\[2,16\], got complex64"),
-        ({"x": np.array([["a"] * 16] * 2)}, "cannot be used"),
+        ({"x": torch.zeros(2, 17)}, r"must be f32\[2,16\], got f32\[2,17\]$"),
+        ({"x": torch.zeros(2, 16, dtype=torch.float64)}, r"must be f32\[2,16\], got f64\[2,16\]$"),
+        ({"x": np.zeros((2, 16), np.complex64)}, r"must be f32\[2,16\], got complex64\[2,16\]$"),
+        ({"x": np.zeros((2, 16), np.uint32)}, r"must be f32\[2,16\], got uint32\[2,16\]$"),
+        ({"x": np.zeros((2, 16), ">f8")}, r"must be f32\[2,16\], got f64\[2,16\]$"),
+        (
+            {"x": np.array([["a"] * 16] * 2)},
+            "cannot be used: no tensor holds elements of type <U1",
+        ),
         ({"x": [[0.0] * 16] * 2}, "must be a tensor or an array, got list"),
     ],
 )

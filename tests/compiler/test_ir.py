@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import pytest
 import torch
 
-from hardy.compiler.errors import GraphError
+from hardy.compiler.errors import GraphError, InputError, MismatchError
 from hardy.compiler.interpret import run
-from hardy.compiler.ir import Builder, Graph, Node, Value, transform
+from hardy.compiler.ir import Builder, Graph, Node, Op, Value, transform
 from hardy.compiler.literal import Literal
 from hardy.compiler.ops.elementwise import Add, Mul, Neg
 from hardy.compiler.ops.linear import Matmul
+from hardy.compiler.tolerance import compare, require_close
 from hardy.compiler.types import DType, TensorType
 
 F32 = TensorType(DType.f32, (2, 3))
@@ -64,8 +67,39 @@ def test_four_bit_literals_need_their_type_named() -> None:
     data = torch.tensor([1, -8], dtype=torch.int8)
     assert Literal(data, DType.i4).type == TensorType(DType.i4, (2,))
     assert Literal(data).type.dtype is DType.i8
-    with pytest.raises(GraphError, match="needs"):
+    with pytest.raises(GraphError, match=r"a literal of u4 needs u8 data, got i8$"):
         Literal(data, DType.u4)
+
+
+def test_messages_name_types_as_hardy_does_and_foreign_ones_as_torch_does() -> None:
+    with pytest.raises(GraphError, match=r"^no hardy type for complex64\n"):
+        DType.of(torch.complex64)
+    with pytest.raises(MismatchError, match=r"^expected f16\[2,3\], got f8e4m3\[6\]$"):
+        compare(torch.zeros(2, 3, dtype=torch.float16), torch.zeros(6, dtype=torch.float8_e4m3fn))
+    with pytest.raises(MismatchError, match=r"times the tolerance of bf16\)$"):
+        require_close("y", torch.zeros(1, dtype=torch.bfloat16), torch.ones(1, dtype=torch.bfloat16))
+    with pytest.raises(InputError, match=r"input 'x' must be f32\[2,3\], got uint16\[\]$"):
+        run(small(), {"x": torch.tensor(1, dtype=torch.uint16)})
+
+
+@dataclass(frozen=True)
+class Lying(Op):
+    """Its reference does not keep to its shape rule."""
+
+    def infer(self, x: TensorType) -> TensorType:
+        return x
+
+    def reference(self, x: torch.Tensor) -> torch.Tensor:
+        return x.long().reshape(-1)
+
+
+def test_a_reference_that_breaks_its_shape_rule_is_named() -> None:
+    b = Builder()
+    graph = b.finish({"y": b(Lying(), b.input("x", F32), source="model.py:3")})
+    message = r"the reference of lying gave i64\[6\], its shape rule says f32\[2,3\]\n"
+    with pytest.raises(GraphError, match=message) as caught:
+        run(graph, {"x": torch.zeros(2, 3)})
+    assert caught.value.where == "model.py:3"
 
 
 def test_a_fraction_is_no_scalar_of_an_integer_type() -> None:
