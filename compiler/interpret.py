@@ -8,7 +8,8 @@ import torch
 
 from hardy.compiler.errors import GraphError, InputError
 from hardy.compiler.ir import Graph, Input, Node, Value
-from hardy.compiler.types import TensorType, describe_tensor
+from hardy.compiler.ops.elementwise import Cast
+from hardy.compiler.types import DType, TensorType, describe_tensor
 
 Observer = Callable[[Value, torch.Tensor], None]
 Compute = Callable[[Node, Sequence[torch.Tensor]], tuple[torch.Tensor, ...]]
@@ -61,7 +62,11 @@ def run_node(node: Node, operands: Sequence[torch.Tensor]) -> tuple[torch.Tensor
                 f"its shape rule says {expected}",
                 where=node.source,
             )
-    return results
+    # torch computes 4-bit integers in 8 bits, which do not wrap where they do.
+    return tuple(
+        Cast(t.dtype).reference(result) if t.dtype in (DType.i4, DType.u4) else result
+        for result, t in zip(results, node.types, strict=True)
+    )
 
 
 def check_inputs(expected: Mapping[str, TensorType], given: Mapping[str, torch.Tensor]) -> list[torch.Tensor]:

@@ -19,6 +19,9 @@ from hardy.compiler.ops.shape import BroadcastTo, Concat, Gather, Pad, Reshape, 
 from hardy.compiler.ops.transcendental import Sin, Tanh
 from hardy.compiler.types import DType, TensorType
 
+# Strides, padding and dilations.
+Window = tuple[tuple[int, ...], tuple[tuple[int, int], ...], tuple[int, ...]]
+
 F32 = DType.f32
 LIMIT = 400  # elements of a tensor
 WHOLE = (Neg(), Abs(), Relu(), Clamp(-2.0, 3.0))
@@ -66,25 +69,49 @@ class Graphs:
     def value(self) -> Value:
         return self.values[self.pick(len(self.values))]
 
-    def build(self, steps: int) -> Graph:
+    def shape(self) -> tuple[int, ...]:
         shapes = [(2, 3), (4, 6), (1, 4, 4, 4), (2, 4, 3, 3), (2, 1, 3), (6,)]
+        return shapes[self.pick(len(shapes))]
+
+    def like(self, x: Value) -> list[Value]:
+        """The values of x's element type."""
+        return [v for v in self.values if v.type.dtype is x.type.dtype]
+
+    def build(self, steps: int) -> Graph:
         for i in range(self.integer(1, 2)):
-            shape = shapes[self.pick(len(shapes))]
-            v = self.b.input(f"x{i}", TensorType(DType.i8 if self.whole else F32, shape))
-            if self.whole:
-                v = self.b(Clamp(-4, 4), v)
-                v = self.b(Cast(F32), v)
-            self.values.append(v)
-            self.bound[v] = 4.0
-        makers = [
-            self.unary, self.unary, self.binary, self.binary, self.scalar, self.scalar, self.vector,
-            self.reshape, self.transpose, self.transpose, self.cut, self.pad, self.concat, self.broadcast,
-            self.reduce, self.reverse, self.gather, self.select, self.product, self.window, self.normalize,
-        ]  # fmt: skip
+            self.feed(f"x{i}")
+        makers = self.makers()
         for _ in range(steps):
             makers[self.pick(len(makers))]()
         kept = self.values[-self.integer(1, 3) :]
         return self.b.finish({f"y{i}": v for i, v in enumerate(kept)})
+
+    def feed(self, name: str) -> None:
+        """An input."""
+        v = self.b.input(name, TensorType(DType.i8 if self.whole else F32, self.shape()))
+        if self.whole:
+            v = self.b(Clamp(-4, 4), v)
+            v = self.b(Cast(F32), v)
+        self.values.append(v)
+        self.bound[v] = 4.0
+
+    def movements(self) -> list[Callable[[], None]]:
+        """What moves elements of any type; an entry that is there twice is drawn more often."""
+        return [
+            self.reshape, self.transpose, self.transpose, self.cut, self.pad, self.concat, self.broadcast,
+            self.reverse, self.gather,
+        ]  # fmt: skip
+
+    def makers(self) -> list[Callable[[], None]]:
+        return [
+            self.unary, self.unary, self.binary, self.binary, self.scalar, self.scalar, self.vector,
+            self.reduce, self.select, self.product, self.window, self.normalize, *self.movements(),
+        ]  # fmt: skip
+
+    def window_sizes(self) -> tuple[int, int, Window]:
+        """Kernel size, padding, and the strides, padding and dilations of two axes."""
+        k, s, p = self.integer(1, 2), self.integer(1, 2), self.integer(0, 1)
+        return k, p, ((s, s), ((p, p), (p, 0)), (1, 1))
 
     def unary(self) -> None:
         ops: tuple[Op, ...] = WHOLE if self.whole else WHOLE + SMOOTH
@@ -92,7 +119,7 @@ class Graphs:
 
     def binary(self) -> None:
         x = self.value()
-        fitting = [v for v in self.values if v.type.shape == x.type.shape or v.type.size == 1]
+        fitting = [v for v in self.like(x) if v.type.shape == x.type.shape or v.type.size == 1]
         y = fitting[self.pick(len(fitting))]
         op = (Add(), Sub(), Mul(), Max(), Min())[self.pick(5)]
         if isinstance(op, Mul):
@@ -151,7 +178,11 @@ class Graphs:
     def pad(self) -> None:
         x = self.value()
         low, high = (tuple(self.integer(0, 1) for _ in x.type.shape) for _ in range(2))
-        self.add(Pad(low, high, float(self.integer(0, 1))), x)
+        self.add(Pad(low, high, self.border(x)), x)
+
+    def border(self, x: Value) -> float:
+        """What pads x."""
+        return float(self.integer(0, 1))
 
     def concat(self) -> None:
         x = self.value()
@@ -162,7 +193,7 @@ class Graphs:
         def rest(v: Value) -> tuple[int, ...]:
             return v.type.shape[:axis] + v.type.shape[axis + 1 :]
 
-        fitting = [v for v in self.values if v.type.rank == x.type.rank and rest(v) == rest(x)]
+        fitting = [v for v in self.like(x) if v.type.rank == x.type.rank and rest(v) == rest(x)]
         y = fitting[self.pick(len(fitting))]
         self.add(Concat(axis), x, y)
 
@@ -226,8 +257,7 @@ class Graphs:
             return
         x = images[self.pick(len(images))]
         channels = x.type.shape[1]
-        k, s, p = self.integer(1, 2), self.integer(1, 2), self.integer(0, 1)
-        window = ((s, s), ((p, p), (p, 0)), (1, 1))
+        k, p, window = self.window_sizes()
         kind = self.pick(3)
         if kind == 0:
             w = self.constant(self.tensor((4, channels, k, k)))

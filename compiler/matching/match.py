@@ -31,7 +31,9 @@ class Match:
         return self.attributes[name]
 
     def number(self, name: str) -> float:
-        return float(self.attributes[name])
+        """A captured number; for integers an int, which is exact."""
+        number: float = self.attributes[name]
+        return number
 
     def node(self, name: str) -> Node:
         """The node of the term that was given this `name`."""

@@ -83,7 +83,10 @@ class Scalar(Term):
             return search.fail(f"expected the constant {self.value:g}, got {number:g}", value)
         if not self.name:
             return search.solve(rest)
-        return search.bind(self.name, shortest(float(number), literal.type.dtype), value, rest)
+        dtype = literal.type.dtype
+        # Integers stay integers: a float holds only those up to 2^53.
+        found = number if dtype.is_integer else shortest(float(number), dtype)
+        return search.bind(self.name, found, value, rest)
 
 
 @dataclass(frozen=True, eq=False)

@@ -29,14 +29,18 @@ from hardy.compiler.ops.elementwise import (
     Xor,
 )
 from hardy.compiler.ops.reduce import ReduceMax, ReduceSum
-from hardy.compiler.ops.rules import broadcast, require, require_float
+from hardy.compiler.ops.rules import broadcast, require, require_float, require_number
 from hardy.compiler.ops.transcendental import Erf, Exp, Expm1, Log, Log1p, Tanh
-from hardy.compiler.types import TensorType
+from hardy.compiler.types import DType, TensorType
 
 
 @dataclass(frozen=True)
 class Relu(Unary):
     """max(x, 0)."""
+
+    def infer(self, x: TensorType) -> TensorType:
+        require_number(self.name, x)
+        return x
 
     def reference(self, x: Tensor) -> Tensor:
         return x.relu()
@@ -47,19 +51,38 @@ class Relu(Unary):
 
 @dataclass(frozen=True)
 class Clamp(Unary):
-    """min(max(x, low), high)."""
+    """min(max(x, low), high). For integers the ends are whole or infinite, also outside of the type."""
 
     low: float
     high: float
 
+    def infer(self, x: TensorType) -> TensorType:
+        require_number(self.name, x)
+        if x.dtype.is_integer:
+            least, greatest = x.dtype.range
+            require(
+                all(math.isinf(end) or float(end).is_integer() for end in (self.low, self.high)),
+                f"the ends {self.low} and {self.high} must be whole numbers or infinite for {x}",
+            )
+            require(
+                self.low <= greatest and self.high >= least,
+                f"the range {self.low}..{self.high} holds no {x.dtype}",
+            )
+        return x
+
+    def ends(self, dtype: DType) -> tuple[float, float]:
+        """`low` and `high`; for integers as numbers of the type that do the same."""
+        if not dtype.is_integer:
+            return self.low, self.high
+        least, greatest = dtype.range
+        return int(max(self.low, least)), int(min(self.high, greatest))
+
     def reference(self, x: Tensor) -> Tensor:
-        return x.clamp(self.low, self.high)
+        return x.clamp(*self.ends(DType.of(x.dtype)))
 
     def decompose(self, b: Builder, x: Value) -> Value:
         dtype = x.type.dtype
-        low, high = self.low, self.high
-        if dtype.is_integer:
-            low, high = max(low, dtype.range[0]), min(high, dtype.range[1])
+        low, high = self.ends(dtype)
         return b(Min(), b(Max(), x, b.scalar(low, dtype)), b.scalar(high, dtype))
 
 

@@ -24,6 +24,11 @@ def require_float(what: str, *types: TensorType) -> None:
         require_dtype(what, t, lambda d: d.is_float, "a float tensor")
 
 
+def require_number(what: str, *types: TensorType) -> None:
+    for t in types:
+        require_dtype(what, t, lambda d: d is not DType.boolean, "a tensor of numbers")
+
+
 def require_integer(what: str, *types: TensorType) -> None:
     for t in types:
         require_dtype(what, t, lambda d: d.is_integer, "an integer tensor")

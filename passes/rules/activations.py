@@ -50,6 +50,11 @@ def bound(number: float, dtype: DType) -> float:
     return number if dtype.is_float or math.isinf(number) else int(number)
 
 
+def is_number(dtype: DType) -> bool | str:
+    """The answer of a rule whose result exists for numbers only."""
+    return dtype is not DType.boolean or "booleans have no such function"
+
+
 def near(expected: float) -> object:
     """A predicate for attributes that files hold with few digits."""
     return lambda actual: math.isclose(actual, expected, rel_tol=1e-6)
@@ -60,6 +65,9 @@ class FindRelu(Rule):
 
     def pattern(self, p: Pattern, x: Term) -> Term:
         return p(Max, x, 0)
+
+    def check(self, m: Match) -> bool | str:
+        return is_number(m.type.dtype)
 
     def rewrite(self, b: Builder, m: Match) -> Value:
         return b(Relu(), m["x"])
@@ -78,10 +86,10 @@ class FindClamp(Rule):
         )
 
     def check(self, m: Match) -> bool | str:
-        if not m.type.dtype.is_float and abs(m.number("high")) > 2**53:
-            return "the limits are not exact as floats"
         low = m.number("low") if "low" in m.attributes else 0.0
-        return low <= m.number("high") or "the range is empty"
+        if low > m.number("high"):
+            return "the range is empty"
+        return is_number(m.type.dtype)
 
     def rewrite(self, b: Builder, m: Match) -> Value:
         low = m.number("low") if "low" in m.attributes else 0.0

@@ -81,7 +81,12 @@ class AbsOfNeg(Rule):
     shares = True
 
     def pattern(self, p: Pattern, x: Term) -> Term:
-        return p(Abs, p((Neg, Abs), x))
+        return p(Abs, p((Neg, Abs), x, name="inner"))
+
+    def check(self, m: Match) -> bool | str:
+        dtype = m.type.dtype
+        signed = dtype.is_float or dtype.range[0] < 0
+        return signed or isinstance(m.node("inner").op, Abs) or "-x of unsigned integers wraps"
 
     def rewrite(self, b: Builder, m: Match) -> Value:
         return b(Abs(), m["x"])
@@ -159,15 +164,11 @@ class RepeatedExtremum(Rule):
 
     def check(self, m: Match) -> bool | str:
         numbers = m.number("a"), m.number("b")
-        if not m.type.dtype.is_float and max(map(abs, numbers)) > 2**53:
-            return "the constants are not exact as floats"
         return not any(map(math.isnan, numbers)) or "a constant is NaN"
 
     def rewrite(self, b: Builder, m: Match) -> Value:
         pick = max if isinstance(m.root.op, Max) else min
-        number = pick(m.number("a"), m.number("b"))
-        whole = number if m.type.dtype.is_float else int(number)
-        return b(m.root.op, m["x"], b.scalar(whole, m.type.dtype))
+        return b(m.root.op, m["x"], b.scalar(pick(m.number("a"), m.number("b")), m.type.dtype))
 
 
 class RepeatedClamp(Rule):

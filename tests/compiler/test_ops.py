@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 
 import pytest
 import torch
+from hypothesis import given, settings
 from torch import nn
 
 from hardy.compiler.conformance import Case, all_cases
@@ -14,19 +16,20 @@ from hardy.compiler.errors import GraphError
 from hardy.compiler.interpret import evaluate, run
 from hardy.compiler.ir import Builder, Graph, Node, Op, Value, decompose, transform
 from hardy.compiler.ops import OPS
-from hardy.compiler.ops.activation import Gelu
+from hardy.compiler.ops.activation import Clamp, Gelu, Relu
 from hardy.compiler.ops.attention import Attention
-from hardy.compiler.ops.elementwise import Add, Where
+from hardy.compiler.ops.elementwise import Add, Mul, Neg, Not, Sub, Where
 from hardy.compiler.ops.linear import Conv, Matmul
 from hardy.compiler.ops.pool import AvgPool, MaxPool
 from hardy.compiler.ops.quant import IntegerConv, IntegerMatmul, Quantize, Requantize
 from hardy.compiler.ops.recurrent import Gru, Lstm, Rnn
-from hardy.compiler.ops.reduce import TopK
+from hardy.compiler.ops.reduce import ReduceSum, TopK
 from hardy.compiler.ops.resize import Resize
 from hardy.compiler.ops.shape import Concat, Gather, Pad, Reshape, Slice, Transpose
 from hardy.compiler.tolerance import require_close
 from hardy.compiler.types import DType
 from hardy.compiler.verify import verify
+from tests.integer_strategies import integer_graphs, integer_inputs
 
 CASES = all_cases()
 COMPOSITES = [c for c in CASES if not c.op.is_core()]
@@ -135,6 +138,43 @@ def test_integer_convolution_is_exact_at_the_ends_of_the_range() -> None:
     assert (y == wrapped).all()
 
 
+@pytest.mark.parametrize(
+    ("op", "dtype", "operands", "expected"),
+    [
+        (Add(), "i4", [[7, -8, 3], [1, -1, 4]], [-8, 7, 7]),
+        (Mul(), "i4", [[7, -8, 3], [7, -8, 4]], [1, 0, -4]),
+        (Sub(), "u4", [[0, 15, 3], [1, 1, 4]], [15, 14, 15]),
+        (Neg(), "i4", [[-8, 7, 0]], [-8, -7, 0]),
+        (Not(), "u4", [[0, 15, 5]], [15, 0, 10]),
+        (ReduceSum((0,)), "i4", [[7, 7, 7]], 5),
+        (Clamp(-math.inf, 3), "i4", [[-8, 7, 0]], [-8, 3, 0]),
+        (Clamp(-3.0, 300), "u8", [[0, 255, 5]], [0, 255, 5]),
+        (Relu(), "i32", [[-(2**31), 2**31 - 1, 0]], [0, 2**31 - 1, 0]),
+    ],
+)
+def test_integers_wrap_and_clamp_within_their_type(
+    op: Op, dtype: str, operands: list[list[int]], expected: list[int]
+) -> None:
+    b = Builder()
+    kind = DType(dtype)
+    data = [torch.tensor(v, dtype=kind.torch) for v in operands]
+    values = [b.input(f"x{i}", parse_type(f"{dtype}[{len(v)}]")) for i, v in enumerate(operands)]
+    graph = b.finish({"y": b(op, *values)})
+    for g in (graph, decompose_fully(graph)):
+        (y,) = evaluate(g, data)
+        assert y.tolist() == expected
+
+
+@settings(max_examples=30, deadline=None)
+@given(integer_graphs(steps=20))
+def test_any_graph_of_integers_keeps_to_its_shape_rules_and_decomposes_to_the_bit(graph: Graph) -> None:
+    core = decompose_fully(graph)
+    verify(core)
+    inputs = list(integer_inputs(graph, 5).values())
+    for expected, actual in zip(evaluate(graph, inputs), evaluate(core, inputs), strict=True):
+        assert torch.equal(expected, actual)
+
+
 def test_requantize_rounds_halves_to_even_and_saturates() -> None:
     x = torch.tensor([1, 3, 5, -1, -3, 1000, -1000], dtype=torch.int32)
     y = Requantize(DType.i8).reference(x, torch.tensor(0.5), torch.tensor(0, dtype=torch.int8))
@@ -156,6 +196,10 @@ REFUSED: list[tuple[Op, list[str], str]] = [
     (Slice((0,), (4,), (1,)), ["f32[3]"], "outside an axis of 3"),
     (Concat(0), ["f32[2,3]", "f32[2,4]"], "differ outside axis 0"),
     (Pad((-1,), (0,)), ["f32[3]"], "must not be negative"),
+    (Clamp(0.5, 2), ["i32[3]"], "must be whole numbers or infinite"),
+    (Clamp(300, 400), ["u8[3]"], "the range 300..400 holds no u8"),
+    (Clamp(0, 1), ["bool[3]"], "must be a tensor of numbers"),
+    (Relu(), ["bool[3]"], "must be a tensor of numbers"),
     (Gather(2), ["f32[2,3]", "i64[1]"], "axis 2 is outside"),
     (Gather(0), ["f32[2,3]", "f32[1]"], "must be an integer tensor"),
     (TopK(4, 0), ["f32[3]"], "outside axis 0"),

@@ -6,7 +6,7 @@ import math
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hardy.compiler.conformance import all_cases
@@ -21,6 +21,8 @@ from hardy.compiler.ops.shape import Pad
 from hardy.compiler.text import parse_graph, print_graph
 from hardy.compiler.types import DType, TensorType
 from hardy.compiler.verify import verify
+from tests.integer_strategies import integer_graphs
+from tests.strategies import graphs
 
 
 def literals(graph: Graph) -> dict[str, Literal]:
@@ -84,6 +86,17 @@ def test_every_op_reads_back(chunk: int) -> None:
         assert print_graph(again) == print_graph(c.graph)
         assert [n.op for n in again.nodes] == [n.op for n in c.graph.nodes]
         assert [n.types for n in again.nodes] == [n.types for n in c.graph.nodes]
+
+
+@settings(max_examples=30, deadline=None)
+@given(graphs() | graphs(whole=True) | integer_graphs())
+def test_any_graph_reads_back(graph: Graph) -> None:
+    again = parse_graph(print_graph(graph), literals(graph))
+    verify(again)
+    assert print_graph(again) == print_graph(graph)
+    assert [(n.op, n.types, n.source) for n in again.nodes] == [
+        (n.op, n.types, n.source) for n in graph.nodes
+    ]
 
 
 NAMES = st.text(max_size=12)

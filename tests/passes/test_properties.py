@@ -36,6 +36,7 @@ from hardy.passes import (
     Simplify,
     WidenConvolutions,
 )
+from tests.integer_strategies import integer_graphs, integer_inputs
 from tests.rewriting import apply, ops
 from tests.strategies import graphs
 
@@ -89,6 +90,27 @@ def test_an_exact_pass_keeps_whole_numbers_to_the_bit(pass_: Pass, graph: Graph)
     assert all(torch.equal(expected[n], actual[n]) for n in expected)
 
 
+def require_same_bits(before: Graph, after: Graph) -> None:
+    inputs = integer_inputs(before, 7)
+    expected, actual = run(before, inputs), run(after, inputs)
+    assert all(torch.equal(expected[n], actual[n]) for n in expected)
+
+
+@pytest.mark.parametrize("pass_", PASSES, ids=lambda p: p.name)
+@settings(max_examples=20, deadline=None)
+@given(graph=integer_graphs())
+def test_an_exact_pass_keeps_integers_to_the_bit(pass_: Pass, graph: Graph) -> None:
+    require_same_bits(graph, apply(pass_, graph))
+
+
+@settings(max_examples=20, deadline=None)
+@given(graph=integer_graphs(steps=20))
+def test_the_pipelines_keep_integers_to_the_bit(graph: Graph) -> None:
+    grouped = Pipeline((*DEFAULT, ChannelsLast(), *CLEANUP, FormGroups(POLICY))).run(graph).graph
+    require_same_bits(graph, grouped)
+    require_same_bits(graph, Pipeline((Decompose(), *DEFAULT, Decompose(), *CLEANUP)).run(graph).graph)
+
+
 @settings(max_examples=40, deadline=None)
 @given(graph=graphs(steps=20))
 def test_the_pipelines_keep_the_outputs_at_every_step(graph: Graph) -> None:
@@ -104,7 +126,7 @@ def test_a_pipeline_may_stop_after_any_rewrite(graph: Graph, limit: int) -> None
 
 
 @settings(max_examples=30, deadline=None)
-@given(graph=graphs(steps=20))
+@given(graph=graphs(steps=20) | integer_graphs(steps=20))
 def test_groups_hold_each_node_once(graph: Graph) -> None:
     after = FormGroups(POLICY).run(graph)
     flat = Decompose(lambda node: node.op.name != "group").run(after)

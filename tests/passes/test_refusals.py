@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import pytest
 
-from hardy.compiler.pipeline import Pass
+from hardy.compiler.pipeline import Pass, Pipeline
 from hardy.passes import (
+    DEFAULT,
     AbsorbTransposes,
     CleanReshapes,
     CleanTransposes,
@@ -18,7 +19,7 @@ from hardy.passes import (
     FusePatterns,
     Simplify,
 )
-from tests.rewriting import expect_unchanged
+from tests.rewriting import expect_unchanged, read
 
 HEAD = "graph main(%x: f32[2,3], %y: f32[2,3], %c: bool[2,3], %i: i32[4], %m: f32[1,2,4,4]) {\n"
 
@@ -187,3 +188,17 @@ ALL: dict[str, tuple[Pass, str]] = {
 def test_left_alone(name: str) -> None:
     pass_, lines = ALL[name]
     expect_unchanged(pass_, f"{HEAD}{lines}\nreturn %r as y\n}}")
+
+
+@pytest.mark.parametrize(
+    ("dtype", "lines"),
+    [
+        ("u8", "%n: u8[9] = neg(%x)\n%r: u8[9] = abs(%n)"),
+        ("u4", "%n: u4[9] = neg(%x)\n%r: u4[9] = abs(%n)"),
+        ("i64", "%r: i64[9] = clamp(%x, low=-9007199254740993, high=9007199254740993)"),
+        ("bool", "%c: bool[] = constant(False)\n%r: bool[9] = max(%x, %c)"),
+    ],
+)
+def test_what_holds_for_other_types_alone_is_not_done(dtype: str, lines: str) -> None:
+    graph = read(f"graph main(%x: {dtype}[9]) {{\n{lines}\nreturn %r as y\n}}")
+    assert Pipeline(DEFAULT).run(graph).graph is graph

@@ -6,8 +6,11 @@
 from __future__ import annotations
 
 import pytest
+import torch
 
-from hardy.passes import Simplify
+from hardy.compiler.interpret import evaluate
+from hardy.compiler.pipeline import Pipeline
+from hardy.passes import DEFAULT, Decompose, Simplify
 from tests.rewriting import apply, expect, ops, read
 
 # Lines from %x: f32[2,3] (and %c: bool[2,3], %i: i32[4]) to the result %r, and the ops that are left.
@@ -124,6 +127,42 @@ def test_identity(name: str) -> None:
     after = apply(Simplify(), graph)
     assert str(after.outputs[0].type) == kind
     assert ops(after) == left
+
+
+def test_limits_that_no_float_holds_stay_exact() -> None:
+    graph = read(
+        """
+        graph main(%x: i64[4]) {
+          %low: i64[] = constant(-9007199254740993)
+          %high: i64[] = constant(9007199254740993)
+          %more: i64[] = constant(9007199254740995)
+          %0: i64[4] = max(%x, %low)
+          %1: i64[4] = min(%0, %more)
+          %2: i64[4] = min(%1, %high)
+          return %2 as y
+        }"""
+    )
+    after = Pipeline((*DEFAULT, Decompose())).run(graph).graph
+    for g in (graph, after):
+        (y,) = evaluate(g, [torch.tensor([-(2**60), -1, 2**53 + 1, 2**60])])
+        assert y.tolist() == [-(2**53) - 1, -1, 2**53 + 1, 2**53 + 1]
+    assert ops(Pipeline(DEFAULT).run(graph).graph) == ["clamp"]
+
+
+def test_rectifier_and_clamp_of_integers_are_one_clamp() -> None:
+    expect(
+        Simplify(),
+        """
+        graph main(%x: i8[4]) {
+          %0: i8[4] = relu(%x)
+          %1: i8[4] = clamp(%0, low=-4, high=5)
+          return %1 as y
+        }""",
+        """
+        %0: i8[4] = clamp(%x, low=0.0, high=5)
+        return %0 as y
+        """,
+    )
 
 
 def test_padding_moves_into_the_window() -> None:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 
-from hardy.compiler.conformance.case import FLOATS, SPECIAL, Case, between, case, exactly
+from hardy.compiler.conformance.case import FLOATS, SPECIAL, Case, between, case, exactly, full_range
 from hardy.compiler.ops.activation import (
     Clamp,
     Elu,
@@ -43,6 +44,8 @@ def cases() -> Iterator[Case]:
             yield case(op, f"{dtype}[3,37]", fill=between(-8, 8), label=label)
     yield case(Relu(), "i32[40]")
     yield case(Clamp(-5, 6), "i8[40]")
+    yield case(Clamp(0.0, 300), "u8[40]", label="end_outside", fill=full_range)
+    yield case(Clamp(-math.inf, 2**53 + 1), "i64[40]", label="open", fill=full_range)
     yield case(Sigmoid(), f"f32[{len(SPECIAL)}]", label="special", fill=exactly(*SPECIAL))
     for dtype in FLOATS:
         yield case(Softmax(1), f"{dtype}[5,33]")

@@ -97,7 +97,9 @@ def binary() -> Iterator[Case]:
     for dtype in FLOATS:
         yield case(Pow(), f"{dtype}[4,33]", f"{dtype}[4,33]", fill={0: between(0.1, 4), 1: between(-2, 2)})
         yield case(Pow(), f"{dtype}[40]", f"{dtype}[]", label="square", fill={1: exactly(2)}, constants=(1,))
-    yield case(Pow(), "i64[40]", "i64[40]", fill={0: between(-4, 4), 1: between(0, 5)})
+    for dtype in INTEGERS:
+        low = 0 if dtype == "u8" else -4
+        yield case(Pow(), f"{dtype}[40]", f"{dtype}[40]", fill={0: between(low, 4), 1: between(low, 5)})
     bitwise: tuple[Op, ...] = (And(), Or(), Xor())
     for op in bitwise:
         for dtype in (*INTEGERS, "bool"):
@@ -107,7 +109,7 @@ def binary() -> Iterator[Case]:
             yield case(shift, f"{dtype}[40]", f"{dtype}[40]", fill={1: between(0, 6)})
     for dtype in (*FLOATS, *INTEGERS, "bool"):
         yield case(Where(), "bool[3,1]", f"{dtype}[2,1,5]", f"{dtype}[]")
-    for dtype in ("i32", "i8", "u8", "i64"):
+    for dtype in ("i32", "i8", "u8", "i64", "i4", "u4"):
         yield case(Add(), f"{dtype}[64]", f"{dtype}[64]", label="wraps", fill=full_range)
         yield case(Mul(), f"{dtype}[64]", f"{dtype}[64]", label="wraps", fill=full_range)
 

@@ -30,9 +30,7 @@ def _clamp(scope: Scope, node: Node, operands: list[str], results: list[str]) ->
     op = node.op
     assert isinstance(op, Clamp)
     dtype = node.type.dtype
-    low, high = op.low, op.high
-    if dtype.is_integer:
-        low, high = max(low, dtype.range[0]), min(high, dtype.range[1])
+    low, high = op.ends(dtype)
     kind = helper.tensor_dtype_to_np_dtype(ONNX_TYPES[dtype])
     limits = [
         scope.constant(np.array(v, dtype=kind), f"{results[0]}_{n}") for n, v in (("min", low), ("max", high))

@@ -327,12 +327,12 @@ def integer_power(x: Expr, y: Expr) -> Expr:
         )
 
     def negative(v: Expr, w: Expr, power: Expr) -> Expr:
+        if emit.type_of(x).startswith("uint"):
+            return power
         even = tirx.EQ(w & like(w, 1), like(w, 0))
         inverse = select(
             tirx.EQ(v, one), one, select(tirx.EQ(v, like(v, -1)), select(even, one, like(v, -1)), zero)
         )
-        if emit.type_of(x).startswith("uint"):
-            return power
         return select(tirx.LT(w, like(w, 0)), inverse, power)
 
     return let(x, lambda v: let(y, lambda w: negative(v, w, step(0, v, one, w))))

@@ -155,11 +155,10 @@ def _shift_left(op: Any, dtype: DType, args: Sequence[Expr]) -> Expr:
 
 def _clamp(op: activation.Clamp, dtype: DType, args: Sequence[Expr]) -> Expr:
     (x,) = args
+    low, high = op.ends(dtype)
     if dtype.is_float:
-        return arith.fmin(arith.fmax(x, like(x, op.low)), like(x, op.high))
-    least, greatest = dtype.range
-    low, high = max(op.low, least), min(op.high, greatest)
-    return tirx.Min(tirx.Max(x, like(x, int(low))), like(x, int(high)))
+        return arith.fmin(arith.fmax(x, like(x, low)), like(x, high))
+    return tirx.Min(tirx.Max(x, like(x, low)), like(x, high))
 
 
 def _relu(x: Expr) -> Expr:
