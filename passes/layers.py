@@ -39,6 +39,17 @@ class Layer:
         return self.node.operands[self.place]
 
     @property
+    def x_axis(self) -> int:
+        """The axis of `x` that holds the input channels, those of all groups."""
+        op, rank = self.node.op, self.x.type.rank
+        if isinstance(op, Conv):
+            return 1 if op.layout == "channels_first" else rank - 1
+        assert isinstance(op, Matmul)
+        if self.place == 1:
+            return rank - 2 if op.transpose_a else rank - 1
+        return rank - 1 if op.transpose_b else rank - 2
+
+    @property
     def data(self) -> torch.Tensor:
         """The weight's tensor; nobody may write to it."""
         literal = self.weight.literal
@@ -53,6 +64,15 @@ class Layer:
         """The weight as [output channels, everything that is summed over]; a copy or a view."""
         w = self.data if weight is None else weight
         return w.movedim(self.out_axis, 0).flatten(1)
+
+    def spread(self, channels: torch.Tensor) -> torch.Tensor:
+        """A figure of each input channel, as a tensor that broadcasts with `rows()`: [1 or out, summed over]."""
+        op, shape = self.node.op, self.weight.type.shape
+        groups = op.groups if isinstance(op, Conv) else 1
+        by_group = channels.reshape(groups, -1)
+        by_row = by_group.repeat_interleave(shape[self.out_axis] // groups, 0) if groups > 1 else by_group
+        kernel = self.weight.type.size // (shape[self.out_axis] * shape[self.in_axis])
+        return by_row.repeat_interleave(kernel, 1)
 
     def unrows(self, rows: torch.Tensor) -> torch.Tensor:
         """The inverse of `rows`: a contiguous tensor of the weight's shape."""

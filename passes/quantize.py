@@ -15,6 +15,7 @@ from hardy.compiler.calibration import (
     METHODS,
     Grid,
     Histogram,
+    Moments,
     Samples,
     Statistic,
     clip_rows,
@@ -101,8 +102,9 @@ class Quantize(Pass):
         if self.samples is not None:
             samples = samples.first(self.samples)
         islands = find_islands(prepared, {n: p.activations for n, p in products.items()})
-        ranges, count = self._calibrate(prepared, samples, islands, grids)
-        insertion = _Insertion(islands, products, grids, ranges, self._clips_weights())
+        power = self._input_power(products)
+        ranges, count = self._calibrate(prepared, samples, islands, grids, power)
+        insertion = _Insertion(islands, products, grids, ranges, power)
         result = EliminateDeadCode().run(transform(prepared, insertion.rewrite))
         total = sum(n.op.macs(*[v.type for v in n.operands]) for n in graph.nodes)
         note("samples", count)
@@ -128,8 +130,10 @@ class Quantize(Pass):
             per_channel=scheme.per_channel if self.per_channel is None else self.per_channel,
         )
 
-    def _clips_weights(self) -> bool:
-        return self.method == "mse"
+    def _input_power(self, products: Mapping[Node, _Product]) -> dict[tuple[Value, int], Moments]:
+        """What measures the mean square of each input channel, where weights are clipped by it."""
+        found = [p.layer for p in products.values() if p.layer is not None]
+        return {(y.x, y.x_axis): Moments(y.x_axis) for y in found} if self.method == "mse" else {}
 
     def _choose(self, graph: Graph) -> tuple[dict[Node, _Product], list[dict[str, Any]]]:
         """The products to quantize, and those that stay float with the reason."""
@@ -169,7 +173,12 @@ class Quantize(Pass):
         return ""
 
     def _calibrate(
-        self, graph: Graph, samples: Samples, islands: Islands, grids: _Grids
+        self,
+        graph: Graph,
+        samples: Samples,
+        islands: Islands,
+        grids: _Grids,
+        power: Mapping[tuple[Value, int], Moments],
     ) -> tuple[dict[Place, tuple[Tensor, Tensor]], int]:
         """Scale and zero point by place, and how many samples were seen."""
         seen: dict[Place, Histogram] = {}
@@ -178,6 +187,8 @@ class Quantize(Pass):
             seen[scale] = Histogram()
             for value in values:
                 watched.setdefault(value, []).append(seen[scale])
+        for (value, _), moments in power.items():
+            watched.setdefault(value, []).append(moments)
         limit = samples.limit or 0
         count = observe(graph, samples, watched, lambda n: tell("calibrate", n, max(n, limit)))
         result = {}
@@ -235,7 +246,7 @@ class _Insertion:
     products: Mapping[Node, _Product]
     grids: _Grids
     ranges: Mapping[Place, tuple[Tensor, Tensor]]
-    clips_weights: bool
+    power: Mapping[tuple[Value, int], Moments]
     constants: dict[Place, tuple[Value, Value]] = field(default_factory=dict)
     activations: dict[Place, Value] = field(default_factory=dict)
     weights: dict[tuple[Value, int], Value] = field(default_factory=dict)
@@ -285,10 +296,13 @@ class _Insertion:
                 )
             grid, name = self.grids.weights, layer.weight.node.name
             flat = rows if self.grids.per_channel else rows.reshape(1, -1)
-            if self.clips_weights:
-                scale, zero = clip_rows(flat, grid)
-            else:
+            moments = self.power.get((layer.x, layer.x_axis))
+            if moments is None:
                 scale, zero = grid.parameters(flat.amin(1), flat.amax(1))
+            else:
+                # The noise of an output is the weights' noise by the inputs, which are far from alike.
+                importance = layer.spread(moments.rms.square()).expand(rows.shape).reshape(flat.shape)
+                scale, zero = clip_rows(flat, grid, importance)
             integers = grid.quantize(flat, scale[:, None], zero[:, None]).reshape(rows.shape)
             stored = Literal(layer.unrows(integers).to(grid.dtype.torch), grid.dtype)
             if not self.grids.per_channel:
