@@ -34,7 +34,7 @@ Score = Callable[[Sequence[Tensor], Sequence[Tensor]], float]
 
 @dataclass(frozen=True)
 class Task:
-    """`score` is in percent, greater is better; `measure` says of what. `onnx` is the same network as a file."""
+    """`score` is in percent, greater is better; `measure` says of what. `onnx` is the same network."""
 
     name: str
     graph: Graph

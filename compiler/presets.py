@@ -6,13 +6,14 @@ from collections.abc import Mapping
 
 from hardy.compiler.errors import UsageError
 from hardy.compiler.pass_list import Listed
+from hardy.passes.center_channels import CenterChannels
 from hardy.passes.pipelines import DEFAULT
 from hardy.passes.quantize import Quantize
 
 # `...` stands for the target's own passes.
 PRESETS: Mapping[str, tuple[Listed, ...]] = {
     # Products of 8-bit integers, in the target's scheme.
-    "int8": (*DEFAULT, Quantize(), ...),
+    "int8": (*DEFAULT, CenterChannels(), *DEFAULT, Quantize(), ...),
 }
 
 

@@ -11,6 +11,7 @@ from importlib.metadata import entry_points
 from hardy.compiler.errors import UsageError
 from hardy.compiler.pipeline import Pass
 from hardy.passes.absorb_transposes import AbsorbTransposes
+from hardy.passes.center_channels import CenterChannels
 from hardy.passes.channels_last import ChannelsLast
 from hardy.passes.clean_reshapes import CleanReshapes
 from hardy.passes.clean_transposes import CleanTransposes
@@ -37,6 +38,7 @@ __all__ = [
     "DEFAULT",
     "AbsorbTransposes",
     "Anchor",
+    "CenterChannels",
     "ChannelsLast",
     "CleanReshapes",
     "CleanTransposes",
@@ -63,6 +65,7 @@ ENTRY_POINTS = "hardy.passes"
 
 BUILT_IN: tuple[type[Pass], ...] = (
     AbsorbTransposes,
+    CenterChannels,
     ChannelsLast,
     CleanReshapes,
     CleanTransposes,

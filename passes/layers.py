@@ -66,7 +66,7 @@ class Layer:
         return w.movedim(self.out_axis, 0).flatten(1)
 
     def spread(self, channels: torch.Tensor) -> torch.Tensor:
-        """A figure of each input channel, as a tensor that broadcasts with `rows()`: [1 or out, summed over]."""
+        """A figure of each input channel as [1 or output channels, everything that is summed over]."""
         op, shape = self.node.op, self.weight.type.shape
         groups = op.groups if isinstance(op, Conv) else 1
         by_group = channels.reshape(groups, -1)

@@ -20,7 +20,7 @@ from hardy.compiler.calibration import (
     Statistic,
     clip_rows,
     observe,
-    open_samples,
+    samples_for,
 )
 from hardy.compiler.errors import UnsupportedError, UsageError
 from hardy.compiler.interpret import run as run_reference
@@ -93,14 +93,7 @@ class Quantize(Pass):
         if not products:
             note("kept_float", kept)
             return graph
-        if self.calibration is None:
-            raise UsageError(
-                "quantize has no calibration data",
-                hint="give some: calibration=... in Python, --calibration on the command line",
-            )
-        samples = open_samples(self.calibration, graph.input_types())
-        if self.samples is not None:
-            samples = samples.first(self.samples)
+        samples = samples_for(self.name, self.calibration, graph.input_types(), self.samples)
         islands = find_islands(prepared, {n: p.activations for n, p in products.items()})
         power = self._input_power(products)
         ranges, count = self._calibrate(prepared, samples, islands, grids, power)

@@ -113,7 +113,7 @@ class _Arrays:
                 rows = self.rows.get(name, batch)
                 part = array[i * rows : (i + 1) * rows]
                 stacked = name in self.types and array.shape[1:] == self.types[name].shape
-                feed[name] = part[0] if stacked else part
+                feed[name] = np.asarray(part[0]) if stacked else part
             yield feed
 
 
@@ -146,6 +146,19 @@ def open_samples(data: object, types: Mapping[str, TensorType]) -> Samples:
     if isinstance(data, Iterable):
         return Samples(lambda: data)
     raise UsageError(f"a {type(data).__name__} holds no samples", hint=f"give {FORMS}")
+
+
+def samples_for(
+    taker: str, data: object, types: Mapping[str, TensorType], count: int | None = None
+) -> Samples:
+    """The first `count` samples (all by default) for a pass; UsageError where there is no data."""
+    if data is None:
+        raise UsageError(
+            f"{taker} has no calibration data",
+            hint="give some: calibration=... in Python, --calibration on the command line",
+        )
+    samples = open_samples(data, types)
+    return samples if count is None else samples.first(count)
 
 
 def load_function(text: str) -> Callable[..., Any]:

@@ -17,10 +17,10 @@ from hardy.compiler.ir import Builder, Graph, Node, Value, transform
 from hardy.compiler.models import Binding
 from hardy.compiler.ops.elementwise import Add, Neg, Sub
 from hardy.compiler.pass_list import describe_pass, parse_pass, resolve_passes, split_list
-from hardy.compiler.pipeline import Pass
+from hardy.compiler.pipeline import Pass, sqnr
 from hardy.compiler.types import DType
 from hardy.targets.reference.target import ReferenceTarget
-from hardy.targets.target import YES, Package, Stage, Support, no
+from hardy.targets.target import YES, Package, QuantizationScheme, Stage, Support, find_target, no
 
 
 @dataclass(frozen=True)
@@ -123,6 +123,71 @@ def test_calibration_reaches_the_passes_that_take_it(graph: Graph) -> None:
     planned = plan_passes(ReferenceTarget(), [Calibrated(DType.i8), AddToSub()], data)
     assert planned[0] == Calibrated(DType.i8, data)
     assert planned[1] == AddToSub()
+
+
+@dataclass(frozen=True)
+class Schemed(Pass):
+    """Changes nothing, with a scheme and a number of samples."""
+
+    scheme: QuantizationScheme | None = None
+    samples: int | None = None
+
+    def run(self, graph: Graph) -> Graph:
+        return graph
+
+
+def test_the_targets_scheme_reaches_the_passes_that_take_it_and_have_none() -> None:
+    from hardy.compiler.driver import plan_passes
+
+    own = QuantizationScheme(DType.i8, DType.i8, True, False)
+    planned = plan_passes(find_target("cpu:avx2"), [Schemed(), Schemed(own), AddToSub()], samples=7)
+    assert planned == (
+        Schemed(find_target("cpu:avx2").describe().quantization, 7),
+        Schemed(own, 7),
+        AddToSub(),
+    )
+    assert plan_passes(ReferenceTarget(), [Schemed()]) == (Schemed(),)
+    with pytest.raises(UsageError, match="no pass takes the number of samples"):
+        plan_passes(ReferenceTarget(), [AddToSub()], samples=7)
+    assert describe_pass(Schemed(own))["options"]["scheme"]["activations"] == "i8"
+
+
+def test_a_preset_is_a_list_of_passes_around_the_targets_own() -> None:
+    module = torch.nn.Sequential(torch.nn.Linear(64, 64), torch.nn.ReLU(), torch.nn.Linear(64, 64)).eval()
+    x = torch.randn(8, 64, generator=torch.Generator().manual_seed(0))
+    artifact = hardy.compile(module, (x,), target="reference", preset="int8", calibration=[x, -x], samples=1)
+    names = [row["name"] for row in artifact.manifest["options"]["passes"]]
+    assert names[-1] == "quantize"
+    assert {n.operands[0].type.dtype for n in artifact.graph.nodes if n.op.name == "dequantize"} == {
+        DType.u8,
+        DType.i8,
+    }
+    (actual,) = artifact.run(dict.fromkeys(artifact.inputs, x)).values()
+    assert sqnr(module(x).detach(), actual) > 25
+    assert artifact.report["passes"][-1]["notes"]["samples"] == 1
+    with pytest.raises(UsageError, match="there is no preset 'int7'"):
+        hardy.compile(module, (x,), target="reference", preset="int7")
+    with pytest.raises(UsageError, match="one or the other"):
+        hardy.compile(module, (x,), target="reference", preset="int8", passes=[])
+    with pytest.raises(UsageError, match="quantize has no calibration data"):
+        hardy.compile(module, (x,), target="reference", preset="int8")
+
+
+def test_what_a_pass_tells_reaches_whoever_watches_the_compilation() -> None:
+    told: list[tuple[str, int, int]] = []
+    module = torch.nn.Linear(64, 64).eval()
+    x = torch.zeros(8, 64)
+    compile_model(
+        module,
+        (x,),
+        binding=Binding({}, {}, {}),
+        target="reference",
+        preset="int8",
+        calibration=[x, x, x],
+        samples=2,
+        progress=lambda step, done, total: told.append((step, done, total)),
+    )
+    assert [t for t in told if t[0] == "calibrate"] == [("calibrate", 1, 2), ("calibrate", 2, 2)]
 
 
 def test_validate_finds_the_pass_that_is_wrong(graph: Graph) -> None:

@@ -44,6 +44,11 @@ def test_a_file_feeds_every_input_and_carries_labels(tmp_path: Path) -> None:
     assert found[0]["ids"].shape == (1, 4)
 
 
+def test_an_array_of_scalars_feeds_a_scalar_input() -> None:
+    types = {"x": TensorType(DType.f32, ())}
+    assert [float(f["x"]) for f in feeds(np.array([1.0, 2.0], np.float32), types)] == [1.0, 2.0]
+
+
 def test_a_folder_gives_the_feeds_of_its_files_in_order(tmp_path: Path) -> None:
     for name, value in (("b", 1.0), ("a", 0.0)):
         np.savez(tmp_path / f"{name}.npz", x=np.full((1, 2, 3), value, np.float32))

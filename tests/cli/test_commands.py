@@ -281,3 +281,42 @@ def test_help_starts_without_the_heavy_libraries() -> None:
         "sys.exit(f'{code} {heavy}' if code or heavy else 0)"
     )
     assert min(processor_seconds(code) for _ in range(3)) < 0.5
+
+
+def test_compile_quantizes_with_data_from_a_file(hardy: Hardy, onnx_file: Path) -> None:
+    np.savez(
+        "data.npz",
+        x=np.random.default_rng(0).normal(size=(6, 16)).astype(np.float32),
+        scale=np.ones(6, np.float32),
+    )
+    command = ["compile", onnx_file, "-t", "reference", "-o", "m", "--dim", "batch=1", "--json"]
+    done = hardy(
+        *command, "--passes", "quantize(least_macs=0)", "--calibration", "data.npz", "--samples", "4"
+    )
+    assert done.code == 0, done.err
+    (record,) = done.json["passes"]
+    assert record["name"] == "quantize"
+    assert record["notes"]["samples"] == 4
+    done = hardy(*command, "--preset", "int8", "--calibration", "data.npz")
+    assert done.code == 0, done.err
+    assert done.json["passes"][-1]["name"] == "quantize"
+
+
+def test_compile_takes_calibration_data_from_a_folder_and_a_function(
+    hardy: Hardy, onnx_file: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "parts").mkdir()
+    for part in range(2):
+        np.savez(
+            tmp_path / "parts" / f"{part}.npz", x=np.ones((3, 16), np.float32), scale=np.ones(3, np.float32)
+        )
+    (tmp_path / "samples_of_mine.py").write_text(
+        "import numpy as np\n"
+        "def samples():\n"
+        "    yield {'x': np.ones((1, 16), np.float32), 'scale': np.ones((), np.float32)}\n"
+    )
+    command = ["compile", onnx_file, "-t", "reference", "-o", "m", "--dim", "batch=1", "--json"]
+    for data, count in (("parts", 6), ("samples_of_mine:samples", 1)):
+        done = hardy(*command, "--passes", "quantize(least_macs=0)", "--calibration", data)
+        assert done.code == 0, done.err
+        assert done.json["passes"][0]["notes"]["samples"] == count

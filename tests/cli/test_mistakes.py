@@ -314,3 +314,23 @@ def test_reader_that_goes_away_is_no_traceback(artifact: Path) -> None:
         os.close(writing)
     assert done.returncode == 1
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--preset", "int8"], "quantize has no calibration data"),
+        (["--preset", "int7"], "there is no preset 'int7'"),
+        (["--preset", "int8", "--passes", "simplify"], "one or the other"),
+        (["--calibration", "data.npz"], "no pass takes the calibration data"),
+        (["--preset", "int8", "--calibration", "data.npz"], "data.npz is not an .npz file"),
+        (["--samples", "3"], "no pass takes the number of samples"),
+    ],
+)
+def test_mistakes_with_calibration_data_are_named(
+    hardy: Hardy, onnx_file: Path, options: list[str], message: str
+) -> None:
+    done = hardy("compile", onnx_file, "-t", "reference", "-o", "m", "--dim", "batch=300", "--json", *options)
+    assert done.code == 2, done.err
+    assert message in done.error["error"]
+    assert not Path("m").exists()
