@@ -319,7 +319,7 @@ def test_reader_that_goes_away_is_no_traceback(artifact: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--preset", "int8"], "quantize has no calibration data"),
+        (["--preset", "int8"], "has no calibration data"),
         (["--preset", "int7"], "there is no preset 'int7'"),
         (["--preset", "int8", "--passes", "simplify"], "one or the other"),
         (["--calibration", "data.npz"], "no pass takes the calibration data"),
