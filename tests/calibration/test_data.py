@@ -36,6 +36,11 @@ def test_an_array_of_whole_inputs_gives_one_a_run() -> None:
     assert len(feeds(np.zeros((7, 2, 3), np.float32), ONE)) == 7
 
 
+def test_an_input_of_rank_0_is_fed_from_a_vector() -> None:
+    (first, second) = feeds({"s": np.array([1.0, 2.0], np.float32)}, {"s": TensorType(DType.f32, ())})
+    assert (first["s"].shape, float(second["s"])) == ((), 2.0)
+
+
 def test_a_file_feeds_every_input_and_carries_labels(tmp_path: Path) -> None:
     path = tmp_path / "data.npz"
     np.savez(path, x=np.ones((4, 3), np.float32), ids=np.ones((4, 4), np.int64), label=np.arange(4))
