@@ -9,6 +9,7 @@ from hardy.compiler import ir
 from hardy.compiler.ops import (
     activation,
     attention,
+    binary,
     elementwise,
     group,
     linear,
@@ -34,6 +35,7 @@ FAMILIES: tuple[ModuleType, ...] = (
     attention,
     recurrent,
     quant,
+    binary,
     resize,
     group,
 )

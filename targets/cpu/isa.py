@@ -16,8 +16,8 @@ class Isa:
     """One instruction set: what the kernels may assume and what LLVM is told.
 
     `vector_bits` and `registers` describe the vector register file that tiles are chosen for. `features` are
-    the optional parts in use: `vnni` (u8 x i8 dot products) and `amx` (tiles). `flags` are the names under
-    which /proc/cpuinfo lists everything the code needs.
+    the optional parts in use: `vnni` (u8 x i8 dot products), `amx` (tiles) and `vpopcntdq` (population counts).
+    `flags` are the names under which /proc/cpuinfo lists everything the code needs.
     """
 
     name: str
@@ -59,9 +59,14 @@ _LLVM_NAMES = {
     "amx_tile": "amx-tile",
     "amx_int8": "amx-int8",
     "amx_bf16": "amx-bf16",
+    "avx512_vpopcntdq": "avx512vpopcntdq",
     "asimd": "neon",
 }
-_FEATURES = {"vnni": ("avx512_vnni",), "amx": ("amx_tile", "amx_int8", "amx_bf16")}
+_FEATURES = {
+    "vnni": ("avx512_vnni",),
+    "amx": ("amx_tile", "amx_int8", "amx_bf16"),
+    "vpopcntdq": ("avx512_vpopcntdq",),
+}
 _AVX2 = ("avx", "avx2", "fma", "f16c")
 _AVX512 = (*_AVX2, "avx512f", "avx512bw", "avx512dq", "avx512vl", "avx512cd")
 _PLAIN = {
@@ -86,7 +91,7 @@ def by_name(name: str) -> Isa:
         raise TargetError(f"no instruction set is called {name!r}", hint=f"use one of {known}")
     for feature in features:
         if base != "avx512" or feature not in _FEATURES:
-            raise TargetError(f"{base} has no feature {feature!r}", hint="avx512 has vnni and amx")
+            raise TargetError(f"{base} has no feature {feature!r}", hint=f"avx512 has {', '.join(_FEATURES)}")
     ordered = tuple(f for f in _FEATURES if f in features)
     flags = isa.flags + tuple(flag for f in ordered for flag in _FEATURES[f])
     return replace(isa, name="+".join((base, *ordered)), flags=flags, features=ordered)

@@ -8,6 +8,7 @@ from hardy.compiler.conformance.case import Case
 from hardy.compiler.conformance.cases import (
     activation,
     attention,
+    binary,
     elementwise,
     linear,
     norm,
@@ -32,6 +33,7 @@ FAMILIES = (
     attention,
     recurrent,
     quant,
+    binary,
     resize,
 )
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+from tvm import tirx
 
 from hardy.targets.cpu.isa import Isa
 from hardy.targets.cpu.kernels import stage
-from hardy.targets.cpu.kernels.dot import dot_for
+from hardy.targets.cpu.kernels.dot import Dot, dot_for
 from hardy.targets.cpu.kernels.emit import Code, Expr
 from hardy.targets.cpu.kernels.kernel import Array, Epilogue, Kernel, Output, Workspace
 from hardy.targets.cpu.kernels.matmul import Rows, row_product
@@ -64,20 +65,23 @@ def conv2d(
     epilogue: Epilogue | None = None,
     pad_value: int = 0,
     threads: int = 1,
+    dot: Dot | None = None,
 ) -> Kernel:
     """y[N, OH, OW, O] = epilogue(conv(x[N, H, W, C], w) + bias[O]); `pack` is given [O, C / groups, KH, KW].
 
     Inputs: x, weight, [bias], epilogue operands, output, [workspace]. `x_dtype` is float32, or uint8 or int8
     with int8 weights and i32 accumulation (bias i32); `pad_value` is what the border holds (the zero point).
+    `dot` replaces the arithmetic that follows from `x_dtype`; for one that counts, bias holds the totals of
+    each of `Border(shape)`'s classes of pixels, [classes, O].
     """
     pointwise = shape.kernel == (1, 1) and shape.groups == 1 and not any(shape.pads)
     if pointwise:
-        return _pointwise(shape, isa, x_dtype, bias, epilogue, threads)
-    return _Direct(shape, isa, x_dtype, bias, epilogue, pad_value, threads).kernel()
+        return _pointwise(shape, isa, x_dtype, bias, epilogue, threads, dot)
+    return _Direct(shape, isa, x_dtype, bias, epilogue, pad_value, threads, dot).kernel()
 
 
 def _pointwise(
-    s: Conv, isa: Isa, x_dtype: str, bias: bool, epilogue: Epilogue | None, threads: int
+    s: Conv, isa: Isa, x_dtype: str, bias: bool, epilogue: Epilogue | None, threads: int, dot: Dot | None
 ) -> Kernel:
     """A 1x1 convolution is a matrix product over the pixels; with strides the pixels are gathered."""
     elements = s.batch * s.height * s.width * s.channels
@@ -99,11 +103,48 @@ def _pointwise(
         bias=bias,
         epilogue=epilogue,
         threads=threads,
+        dot=dot,
     )
     inner = kernel.pack
     return Kernel(
         kernel.func, kernel.inputs, kernel.workspace_bytes, lambda w: inner(w.reshape(w.shape[0], -1))
     )
+
+
+class Border:
+    """Output pixels by which taps of the kernel they find inside the image, in classes of lines by columns."""
+
+    def __init__(self, shape: Conv) -> None:
+        s = shape
+        self.lines = _first_of_class(s.out_h, s.height, s.kernel[0], s.stride[0], s.pads[0], s.dilation[0])
+        self.columns = _first_of_class(s.out_w, s.width, s.kernel[1], s.stride[1], s.pads[1], s.dilation[1])
+
+    @property
+    def classes(self) -> int:
+        return len(self.lines) * len(self.columns)
+
+    def number(self, line: Expr, column: Expr) -> Expr:
+        """The class of an output pixel."""
+        return _class(self.lines, line) * len(self.columns) + _class(self.columns, column)
+
+
+def _first_of_class(count: int, size: int, kernel: int, stride: int, before: int, dilation: int) -> list[int]:
+    """The first output positions of an axis of each set of taps inside; positions of one set are neighbours."""
+    sets = [taps_inside(i * stride - before, size, kernel, dilation) for i in range(count)]
+    return [i for i in range(count) if i == 0 or sets[i] != sets[i - 1]]
+
+
+def taps_inside(first: int, size: int, kernel: int, dilation: int) -> list[int]:
+    """The taps of a window that begins at element `first` which lie on an axis of this size."""
+    return [t for t in range(kernel) if 0 <= first + t * dilation < size]
+
+
+def _class(firsts: list[int], position: Expr) -> Expr:
+    number: Expr = 0
+    for first in firsts[1:]:
+        reached = position >= first
+        number = number + (int(reached) if isinstance(reached, bool) else tirx.Cast("int32", reached))
+    return number
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,10 +176,12 @@ class _Direct:
         epilogue: Epilogue | None,
         pad_value: int,
         threads: int,
+        dot: Dot | None,
     ) -> None:
         self.shape, self.isa, self.x_dtype, self.bias = shape, isa, x_dtype, bias
         self.pad_value, self.threads = pad_value, threads
-        self.dot = dot_for(x_dtype, isa)
+        self.dot = dot or dot_for(x_dtype, isa)
+        self.border = Border(shape)
         self.epilogue = epilogue or Epilogue(dtype=self.dot.acc_dtype)
         self.lanes = isa.lanes(self.dot.acc_dtype)
         self.code = Code()
@@ -180,7 +223,8 @@ class _Direct:
         pixels = s.out_h * s.out_w
         self.x = code.pointer("x", self.x_dtype, s.batch * image)
         self.w = code.pointer("weight", dot.w_dtype, packed_elements(self.k, self.group_out, dot) * s.groups)
-        self.b = code.pointer("bias", dot.acc_dtype, s.out_channels) if self.bias else None
+        totals = self.border.classes if dot.counts else 1
+        self.b = code.pointer("bias", dot.acc_dtype, s.out_channels * totals) if self.bias else None
         self.output = Output(code, self.epilogue, s.batch * pixels * s.out_channels, s.out_channels)
         workspace = Workspace(self.rows * self.line + dot.group - 1 if self.staged else 0)
         self._plan(workspace)
@@ -296,6 +340,11 @@ class _Direct:
             w_at=strip.group * packed_elements(self.k, self.group_out, self.dot),
             partial_at=strip.partial_at + first * (self.high * strip.panel.width),
             turn=(strip.turn + number, self.lines * per_line),
+            total_at=[
+                self.code.let(self.border.number(strip.line + i, first + j) * s.out_channels)
+                for i, j in pixels
+                if self.dot.counts
+            ],
         )
 
     def _pack(self, weight: Array) -> Array:

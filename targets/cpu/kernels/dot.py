@@ -20,6 +20,9 @@ class Dot:
     `shift` is not zero, x is copied to the workspace first, converted, with `shift` added to every element.
     `w_dtype` is the packed weight's type. The accumulator then holds sum((x + shift) * w): the start value
     must subtract `shift` times the sum of the weights.
+
+    Where it `counts`, x and w are packed signs and the accumulator holds the number of bits that differ: the
+    result is a total, which stands where other products have their bias, less twice that number.
     """
 
     name: str
@@ -28,6 +31,7 @@ class Dot:
     acc_dtype: str
     group: int
     shift: int = 0
+    counts: bool = False
 
     @property
     def line(self) -> int:
@@ -60,6 +64,9 @@ class Dot:
                 f"int32x{lanes}", _PMADDWD[lanes], tirx.reinterpret(pairs, x), tirx.reinterpret(pairs, w)
             )
             return acc + product
+        if self.counts:
+            count = _lookup if self.name == "lookup" and lanes in _PSHUFB else _population
+            return acc + count(x ^ w)
         return _add_products(acc, x, w, self)
 
 
@@ -81,6 +88,29 @@ def _add_products(acc: Expr, x: Expr, w: Expr, dot: Dot) -> Expr:
             value = left >> down
         acc = acc + value * ((w << up) >> down)
     return acc
+
+
+def _population(x: Expr) -> Expr:
+    """The set bits of each i32."""
+    return emit.intrinsic(str(x.ty.dtype), "llvm.ctpop", x)
+
+
+def _lookup(x: Expr) -> Expr:
+    """The same where nothing counts the bits of a vector: of each half byte by a table, then summed."""
+    lanes = emit.lanes_of(x)
+    bytes_, pairs = f"int8x{4 * lanes}", f"int16x{2 * lanes}"
+    four, low = emit.const(4, "int32", lanes), emit.const(0x0F0F0F0F, "int32", lanes)
+    entries = [tirx.const(i.bit_count(), "int8") for i in range(16)] * (lanes // 4)
+    table = tirx.Shuffle(entries, list(range(4 * lanes)))
+
+    def counted(half: Expr) -> Expr:
+        index = tirx.reinterpret(bytes_, half & low)
+        return emit.intrinsic(bytes_, _PSHUFB[lanes], table, index)
+
+    each = counted(x) + counted(x >> four)
+    ones = [emit.const(1, dtype, n) for dtype, n in (("int8", 4 * lanes), ("int16", 2 * lanes))]
+    summed = emit.intrinsic(pairs, _PMADDUBSW[lanes], each, ones[0])
+    return emit.intrinsic(f"int32x{lanes}", _PMADDWD[lanes], summed, ones[1])
 
 
 def multiply_add_16(acc: Expr, x: Expr, w: Expr, isa: Isa) -> Expr:
@@ -105,6 +135,12 @@ _VPDPBUSD = {
     8: "llvm.x86.avx512.vpdpbusd.256",
     4: "llvm.x86.avx512.vpdpbusd.128",
 }
+_PSHUFB = {16: "llvm.x86.avx512.pshuf.b.512", 8: "llvm.x86.avx2.pshuf.b", 4: "llvm.x86.ssse3.pshuf.b.128"}
+_PMADDUBSW = {
+    16: "llvm.x86.avx512.pmaddubs.w.512",
+    8: "llvm.x86.avx2.pmadd.ub.sw",
+    4: "llvm.x86.ssse3.pmadd.ub.sw.128",
+}
 _PMADDWD = {16: "llvm.x86.avx512.pmaddw.d.512", 8: "llvm.x86.avx2.pmadd.wd", 4: "llvm.x86.sse2.pmadd.wd"}
 
 F32 = Dot("f32", "float32", "float32", "float32", 1)
@@ -123,6 +159,12 @@ def integer_dot(x_dtype: str, isa: Isa) -> Dot:
     if isa.arch == "x86_64":
         return Dot("madd", "int16", "int16", "int32", 2)
     return Dot("wide", "int32", "int32", "int32", 1)
+
+
+def binary_dot(isa: Isa) -> Dot:
+    """Four bytes of packed signs a step: an exclusive or, and a population count."""
+    slow = isa.name.startswith("avx") and not isa.has("vpopcntdq")
+    return Dot("lookup" if slow else "popcount", "uint8", "uint8", "int32", 4, counts=True)
 
 
 def dot_for(x_dtype: str, isa: Isa) -> Dot:

@@ -8,9 +8,13 @@ from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
+from tvm import tirx
 
 from hardy.targets.cpu.kernels import emit
 from hardy.targets.cpu.kernels.emit import Buffer, Code, Expr
+
+# The type of an epilogue whose truths are stored as bits, eight of the last axis in a byte.
+BITS = "bits"
 
 Array = NDArray[Any]
 Pack = Callable[[Array], Array]
@@ -34,7 +38,8 @@ class Epilogue:
 
     `apply(acc, operands)` maps the accumulator (f32 or i32, any number of lanes) and the loaded operands
     (each of its own element type, as many lanes) to an expression of type `dtype` with as many lanes. It must
-    work for every lane count, one included, and elementwise only.
+    work for every lane count, one included, and elementwise only. For the type BITS the expression is a truth,
+    and vectors must cover whole bytes.
     """
 
     operands: tuple[EpilogueOperand, ...] = ()
@@ -70,10 +75,37 @@ class Output:
             (operand, code.pointer(name, operand.dtype, sizes[operand.kind]))
             for name, operand in zip(self.names, epilogue.operands, strict=False)
         ]
-        self._buffer = code.pointer("output", epilogue.dtype, elements)
+        self._bits = epilogue.dtype == BITS
+        if self._bits:
+            rows = elements // max(channels, 1)
+            self._buffer = code.pointer("output", "uint8", rows * -(-channels // 8))
+        else:
+            self._buffer = code.pointer("output", epilogue.dtype, elements)
+        self._spare = -channels % 8
+        self._channels = channels
 
     def store(self, index: Expr, channel: Expr, acc: Expr) -> None:
         """Stores the epilogue of `acc` at `index`; `channel` is the index on the last axis."""
+        value = self.value(index, channel, acc)
+        if not self._bits:
+            self._code.store(self._buffer, index, value)
+            return
+        if self._spare:
+            index = emit.floordiv(index - channel, self._channels) * (self._channels + self._spare) + channel
+        lanes = emit.lanes_of(value)
+        self.store_byte(
+            emit.floordiv(index, 8), tirx.call_intrin(f"uint{lanes}", "tirx.reinterpret", value)
+        )
+
+    def store_byte(self, at: Expr, bits: Expr) -> None:
+        """Stores bits, 8 or a multiple, at a byte of the output."""
+        count = int(bits.ty.dtype.bits) // 8
+        if count > 1:
+            bits = tirx.reinterpret(f"uint8x{count}", bits)
+        self._code.store(self._buffer, at, bits)
+
+    def value(self, index: Expr, channel: Expr, acc: Expr) -> Expr:
+        """The epilogue of `acc`."""
         lanes = emit.lanes_of(acc)
         at = {"full": index, "channel": channel}
         operands = [
@@ -82,8 +114,7 @@ class Output:
             else self._code.load(buffer, at[operand.kind], lanes)
             for operand, buffer in self._operands
         ]
-        value = self._epilogue.apply(self._code.let(acc), operands)
-        self._code.store(self._buffer, index, value)
+        return self._epilogue.apply(self._code.let(acc), operands)
 
 
 class Workspace:

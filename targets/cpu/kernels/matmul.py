@@ -71,9 +71,10 @@ def row_product(
     bias: bool,
     epilogue: Epilogue | None,
     threads: int,
+    dot: Dot | None = None,
 ) -> Kernel:
     """The product of gathered or neighbouring rows with a constant weight."""
-    dot = dot_for(x_dtype, isa)
+    dot = dot or dot_for(x_dtype, isa)
     epilogue = epilogue or Epilogue(dtype=dot.acc_dtype)
     lanes = isa.lanes(dot.acc_dtype)
     size = np.dtype(dot.x_dtype).itemsize
@@ -121,6 +122,7 @@ def row_product(
             channel=column,
             partial_at=place,
             turn=(turn, per_block),
+            total_at=[0] * count,
         )
 
     if staged and rows.lines:

@@ -127,12 +127,14 @@ class Product:
         w_at: Expr = 0,
         partial_at: Expr = 0,
         turn: tuple[Expr, int] = (0, 1),
+        total_at: Sequence[Expr] = (),
     ) -> None:
         """One tile's share of a chunk: rows begin in x at `x_at`, their outputs at `y_at`.
 
         `column` is the panel's first column in the group whose packed weight begins at `w_at`, `channel` its
         place among all channels. `partial_at` is where the accumulators wait. The tile is number turn[0] of
-        the turn[1] that use the chunk.
+        the turn[1] that use the chunk. `total_at` are the elements where the totals of a row's channels
+        begin, for a dot product that counts.
         """
         code = self.code
         tile = [[code.register(self.dot.acc_dtype, n) for n in lanes] for _ in x_at]
@@ -144,10 +146,14 @@ class Product:
                     register.set(value)
 
         def finish() -> None:
-            for row, at in zip(tile, y_at, strict=True):
+            for number, (row, at) in enumerate(zip(tile, y_at, strict=True)):
                 offset = 0
                 for register, n in zip(row, lanes, strict=True):
-                    self.output.store(at + offset, channel + offset, register.get())
+                    value = register.get()
+                    if self.dot.counts:
+                        total = code.load(self.bias, total_at[number] + channel + offset, n)
+                        value = total - value - value
+                    self.output.store(at + offset, channel + offset, value)
                     offset += n
 
         waiting = list(_places(tile, lanes, partial_at))
@@ -181,7 +187,7 @@ class Product:
         values = []
         for n in lanes:
             value = emit.const(0, self.dot.acc_dtype, n)
-            if self.bias is not None:
+            if self.bias is not None and not self.dot.counts:
                 value = self.code.load(self.bias, channel, n)
             if self.dot.shift:
                 at = w_at + self.columns * self.k + column * 4
