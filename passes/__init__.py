@@ -11,6 +11,7 @@ from importlib.metadata import entry_points
 from hardy.compiler.errors import UsageError
 from hardy.compiler.pipeline import Pass
 from hardy.passes.absorb_transposes import AbsorbTransposes
+from hardy.passes.binarize import Binarize
 from hardy.passes.center_channels import CenterChannels
 from hardy.passes.channels_last import ChannelsLast
 from hardy.passes.clean_reshapes import CleanReshapes
@@ -24,6 +25,7 @@ from hardy.passes.fold_batch_norm import FoldBatchNorm
 from hardy.passes.fold_constants import FoldConstants
 from hardy.passes.fuse_patterns import FusePatterns
 from hardy.passes.group import Anchor, FormGroups, GroupPolicy
+from hardy.passes.lower_binary import LowerBinary
 from hardy.passes.pipelines import CLEANUP, DEFAULT
 from hardy.passes.prune import Prune
 from hardy.passes.prune_channels import PruneChannels
@@ -38,6 +40,7 @@ __all__ = [
     "DEFAULT",
     "AbsorbTransposes",
     "Anchor",
+    "Binarize",
     "CenterChannels",
     "ChannelsLast",
     "CleanReshapes",
@@ -52,6 +55,7 @@ __all__ = [
     "FormGroups",
     "FusePatterns",
     "GroupPolicy",
+    "LowerBinary",
     "Prune",
     "PruneChannels",
     "Quantize",
@@ -66,6 +70,7 @@ ENTRY_POINTS = "hardy.passes"
 BUILT_IN: tuple[type[Pass], ...] = (
     AbsorbTransposes,
     CenterChannels,
+    Binarize,
     ChannelsLast,
     CleanReshapes,
     CleanTransposes,
@@ -78,6 +83,7 @@ BUILT_IN: tuple[type[Pass], ...] = (
     FoldConstants,
     FormGroups,
     FusePatterns,
+    LowerBinary,
     Prune,
     PruneChannels,
     Quantize,

@@ -16,19 +16,22 @@ from torch import Tensor
 
 from hardy.compiler.ir import Builder, Op, Value
 from hardy.compiler.ops.elementwise import (
+    Abs,
     And,
     Cast,
     FloatUnary,
+    Less,
     LessEqual,
     Mul,
     ShiftLeft,
     ShiftRight,
+    Sign,
     Sub,
     Where,
 )
 from hardy.compiler.ops.linear import Conv, Matmul, window_shape
 from hardy.compiler.ops.reduce import ReduceSum
-from hardy.compiler.ops.rules import require, require_dtype, sized
+from hardy.compiler.ops.rules import broadcast, require, require_dtype, require_float, sized
 from hardy.compiler.ops.shape import Pad, Reshape, Transpose
 from hardy.compiler.types import DType, TensorType, broadcast_shapes
 
@@ -48,6 +51,24 @@ class Binarize(FloatUnary):
         return b(Where(), b(LessEqual(), zero, x), one, minus)
 
 
+@dataclass(frozen=True)
+class Ternarize(Op):
+    """The sign of x where |x| > threshold, else 0 (for NaN too); threshold broadcasts to the shape of x."""
+
+    def infer(self, x: TensorType, threshold: TensorType) -> TensorType:
+        require_float("x", x, threshold)
+        t = broadcast(x, threshold)
+        require(t == x, f"threshold {threshold} does not broadcast to {x}")
+        return t
+
+    def reference(self, x: Tensor, threshold: Tensor) -> Tensor:
+        return torch.where(x.abs() > threshold, x.sign(), 0.0).to(x.dtype)
+
+    def decompose(self, b: Builder, x: Value, threshold: Value) -> Value:
+        above = b(Less(), threshold, b(Abs(), x))
+        return b(Where(), above, b(Sign(), x), b.scalar(0, x.type.dtype))
+
+
 def packed(length: int) -> int:
     """Bytes of so many packed elements."""
     return -(-length // 8)
@@ -58,7 +79,8 @@ def pack(positive: Tensor) -> Tensor:
     bits = positive.to(torch.uint8)
     bits = torch.nn.functional.pad(bits, (0, -bits.shape[-1] % 8))
     places = torch.arange(8, dtype=torch.uint8)
-    return (bits.unflatten(-1, (-1, 8)) << places).sum(-1, dtype=torch.uint8)
+    split = bits.reshape(*bits.shape[:-1], bits.shape[-1] // 8, 8)
+    return (split << places).sum(-1, dtype=torch.uint8)
 
 
 def signs(bits: Tensor) -> Tensor:
@@ -112,7 +134,7 @@ def _require_packed(what: str, t: TensorType, length: int, attribute: str) -> No
     require(t.dtype is DType.u8, f"{what} must be u8, got {t}")
     require(
         t.shape[-1] == packed(length),
-        f"{length} packed elements take {packed(length)} bytes, the last axis of {what} {t} has {t.shape[-1]}",
+        f"{length} packed elements take {packed(length)} bytes, not the last axis of {what} {t}",
     )
 
 
@@ -174,9 +196,7 @@ class BinaryConv(Op):
         _require_packed("x", x, self.channels, "channels")
         _require_packed("weight", weight, self.channels, "channels")
         _require_exact(8 * math.prod(weight.shape[1:]))
-        window = window_shape(
-            x.shape[1:-1], weight.shape[1:-1], self.strides, self.padding, self.dilations
-        )
+        window = window_shape(x.shape[1:-1], weight.shape[1:-1], self.strides, self.padding, self.dilations)
         return sized(DType.i32, (x.shape[0], *window, weight.shape[0]))
 
     def _conv(self) -> Conv:

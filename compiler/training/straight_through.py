@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from torch import Tensor
 
 from hardy.compiler.ir import Node, Op
+from hardy.compiler.ops.binary import Binarize, Ternarize
 from hardy.compiler.ops.elementwise import Round, Sign
 from hardy.compiler.ops.quant import Dequantize, Quantize, spread
 
@@ -29,8 +30,23 @@ def _round(op: Op, x: Tensor) -> Tensor:
 
 def _sign(op: Op, x: Tensor) -> Tensor:
     """The sign, with the gradient of x where |x| <= 1 (Hubara et al., 2016, arXiv:1602.02830)."""
+    return _clipped(x, x.sign())
+
+
+def _clipped(x: Tensor, signs: Tensor) -> Tensor:
     inside = x.clamp(-1.0, 1.0)
-    return inside + (x.sign() - inside).detach()
+    return inside + (signs - inside).detach()
+
+
+def _binarize(op: Op, x: Tensor) -> Tensor:
+    assert isinstance(op, Binarize)
+    return _clipped(x, op.reference(x))
+
+
+def _ternarize(op: Op, x: Tensor, threshold: Tensor) -> Tensor:
+    """The gradient of x, below the threshold too (Li et al., 2016, arXiv:1605.04711, algorithm 1)."""
+    assert isinstance(op, Ternarize)
+    return x + (op.reference(x, threshold) - x).detach()
 
 
 def _quantize(op: Op, x: Tensor, scale: Tensor, zero_point: Tensor | None = None) -> Tensor:
@@ -56,6 +72,8 @@ def _dequantize(op: Op, x: Tensor, scale: Tensor, zero_point: Tensor | None = No
 SURROGATES: dict[type[Op], Surrogate] = {
     Round: _round,
     Sign: _sign,
+    Binarize: _binarize,
+    Ternarize: _ternarize,
     Quantize: _quantize,
     Dequantize: _dequantize,
 }

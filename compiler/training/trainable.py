@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from hardy.compiler.ir import Constant, Graph, Node, Op, Value
 from hardy.compiler.ops import linear, norm, recurrent, shape
+from hardy.compiler.ops.binary import Binarize, Ternarize
 from hardy.compiler.ops.elementwise import Add, Div, Mul, Sign, Sub
 from hardy.compiler.ops.quant import Dequantize, Quantize
 
@@ -54,4 +55,4 @@ def _root(value: Value) -> Value | None:
 
 
 def _passes_gradients(node: Node) -> bool:
-    return isinstance(node.op, Quantize | Dequantize | Sign)
+    return isinstance(node.op, Quantize | Dequantize | Sign | Binarize | Ternarize)

@@ -21,6 +21,7 @@ from hardy.compiler.ops.activation import (
     Softmax,
     Softplus,
 )
+from hardy.compiler.ops.binary import Binarize
 from hardy.compiler.ops.elementwise import (
     Add,
     Div,
@@ -251,6 +252,21 @@ class FindElu(Rule):
         return b(Elu(m.attributes.get("alpha", 1.0)), m["x"])
 
 
+class FindBinarize(Rule):
+    """1 where x >= 0, else -1."""
+
+    shares = True  # the comparison is as much work as the result
+
+    def pattern(self, p: Pattern, x: Term) -> Term:
+        return p(Where, p(LessEqual, 0, x), 1, -1)
+
+    def check(self, m: Match) -> bool | str:
+        return (m.type.dtype is m["x"].type.dtype and m.type == m["x"].type) or "the signs have another type"
+
+    def rewrite(self, b: Builder, m: Match) -> Value:
+        return b(Binarize(), m["x"])
+
+
 class FindMod(Rule):
     """The remainder of the truncating division, moved to the divisor's sign."""
 
@@ -304,6 +320,7 @@ RULES: tuple[Rule, ...] = (
     FindMish(),
     FindLeakyRelu(),
     FindElu(),
+    FindBinarize(),
     FindMod(),
     FindSoftmax(),
     FindLogSoftmax(),

@@ -16,8 +16,8 @@ class Isa:
     """One instruction set: what the kernels may assume and what LLVM is told.
 
     `vector_bits` and `registers` describe the vector register file that tiles are chosen for. `features` are
-    the optional parts in use: `vnni` (u8 x i8 dot products), `amx` (tiles) and `vpopcntdq` (population counts).
-    `flags` are the names under which /proc/cpuinfo lists everything the code needs.
+    the optional parts in use: `vnni` (u8 x i8 dot products), `amx` (tiles) and `vpopcntdq` (population
+    counts). `flags` are the names under which /proc/cpuinfo lists everything the code needs.
     """
 
     name: str

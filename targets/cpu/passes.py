@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from hardy.compiler.ir import Node
-from hardy.compiler.ops import activation, linear, norm, pool, quant, reduce
+from hardy.compiler.ops import activation, binary, linear, norm, pool, quant, reduce
 from hardy.compiler.pipeline import Pass
 from hardy.passes.channels_last import ChannelsLast
 from hardy.passes.decompose import Decompose
 from hardy.passes.fold_constants import FoldConstants
 from hardy.passes.group import Anchor, FormGroups, GroupPolicy
+from hardy.passes.lower_binary import LowerBinary
 from hardy.passes.pipelines import CLEANUP, DEFAULT
 from hardy.passes.widen_convolutions import WidenConvolutions
 from hardy.targets.cpu.lower.scalar import needs_library
@@ -26,6 +27,9 @@ POLICY = GroupPolicy(
         linear.Conv: Anchor("conv"),
         quant.IntegerMatmul: Anchor("integer_matmul"),
         quant.IntegerConv: Anchor("integer_conv"),
+        binary.BinaryMatmul: Anchor("binary_matmul", chain=frozenset({binary.PackBits})),
+        binary.BinaryConv: Anchor("binary_conv", chain=frozenset({binary.PackBits})),
+        binary.PackBits: Anchor("pack_bits", producers=True, consumers=False),
         pool.MaxPool: Anchor("pool"),
         pool.AvgPool: Anchor("pool"),
         activation.Softmax: Anchor("rows"),
@@ -42,8 +46,10 @@ POLICY = GroupPolicy(
 
 
 def pipeline() -> tuple[Pass, ...]:
-    """Clean up, find composites, put channels last, expand what has no kernel, group."""
+    """Compute products of signs with bits, clean up, find composites, put channels last, expand what has no
+    kernel, group."""
     return (
+        LowerBinary(),
         *DEFAULT,
         FoldConstants(unpack=True),
         WidenConvolutions(),

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import torch
 
 from hardy.compiler.conformance.case import Case, Fill, between, case, exactly, full_range
-from hardy.compiler.ops.binary import Binarize, BinaryConv, BinaryMatmul, PackBits
+from hardy.compiler.ops.binary import Binarize, BinaryConv, BinaryMatmul, PackBits, Ternarize
 from hardy.compiler.types import TensorType
 
 SIGNED = exactly(0.0, -0.0, 1.5, -2.5, float("nan"), float("inf"), float("-inf"), 3e-42, -3e-42)
@@ -28,6 +28,8 @@ def cases() -> Iterator[Case]:
     for dtype in ("f32", "f64", "f16", "bf16"):
         yield case(Binarize(), f"{dtype}[5,19]")
         yield case(PackBits(), f"{dtype}[3,5,19]")
+        yield case(Ternarize(), f"{dtype}[6,3,5]", f"{dtype}[6,1,1]", fill={1: between(0, 1)})
+    yield case(Ternarize(), "f32[9]", "f32[]", fill={0: SIGNED, 1: exactly(1.5)}, label="special")
     yield case(Binarize(), "f32[9]", fill=SIGNED, label="special")
     yield case(PackBits(), "f32[2,9]", fill=SIGNED, label="special")
     yield case(PackBits(), "f32[4,64]", "f32[]", label="threshold")
@@ -38,7 +40,9 @@ def cases() -> Iterator[Case]:
     for k in (5, 64, 100, 576):
         size = -(-k // 8)
         fill = bits(k)
-        yield case(BinaryMatmul(k), f"u8[9,{size}]", f"u8[37,{size}]", fill=fill, constants=(1,), label=str(k))
+        yield case(
+            BinaryMatmul(k), f"u8[9,{size}]", f"u8[37,{size}]", fill=fill, constants=(1,), label=str(k)
+        )
     yield case(BinaryMatmul(40), "u8[2,3,4,5]", "u8[3,6,5]", fill=bits(40), label="batch")
     # Bits that stand for nothing count where they differ, on every target alike.
     yield case(BinaryMatmul(13), "u8[4,2]", "u8[7,2]", fill=full_range, constants=(1,), label="surplus")

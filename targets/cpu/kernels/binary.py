@@ -14,10 +14,10 @@ from tvm import tirx
 
 from hardy.targets.cpu.isa import Isa
 from hardy.targets.cpu.kernels import emit, stage
-from hardy.targets.cpu.kernels.conv import Border, Conv, conv2d, taps_inside
+from hardy.targets.cpu.kernels.conv import Conv, border_of, conv2d
 from hardy.targets.cpu.kernels.dot import binary_dot
 from hardy.targets.cpu.kernels.emit import Code
-from hardy.targets.cpu.kernels.kernel import BITS, Array, Epilogue, Kernel, Output
+from hardy.targets.cpu.kernels.kernel import Array, Epilogue, Kernel, Output
 from hardy.targets.cpu.kernels.matmul import Rows, row_product
 
 GROUP = 4  # bytes of a step: rows and pixels are whole groups
@@ -33,9 +33,10 @@ def binary_matmul(
 ) -> Kernel:
     """y[M, N] = epilogue(totals[N] - 2 popcount(x[M, size] ^ w[N, size])) over bytes of packed signs.
 
-    Inputs: x, weight, bias (the totals), epilogue operands, output, [workspace]. `size` is a multiple of 4.
+    Inputs: x, weight, bias (the totals), epilogue operands, output, [workspace]. `size` is a multiple of 4;
+    `pack` is given [N, bytes] of as many bytes or fewer.
     """
-    return row_product(
+    kernel = row_product(
         Rows(m, size, m * size),
         n,
         _isa(isa),
@@ -46,15 +47,16 @@ def binary_matmul(
         threads=threads,
         dot=binary_dot(isa),
     )
+    return replace(kernel, pack=lambda w: kernel.pack(whole_groups(w)))
 
 
 def binary_conv(s: Conv, isa: Isa, *, epilogue: Epilogue | None = None, threads: int = 1) -> Kernel:
     """y = epilogue(totals - 2 popcount(x ^ w)) over bytes of packed signs; `s.channels` are bytes, 4, 8, ...
 
     Inputs: x, weight, bias (what `totals` gives), epilogue operands, output, [workspace]; `pack` is given
-    [O, bytes, KH, KW].
+    [O, KH, KW, bytes] of as many bytes or fewer.
     """
-    return conv2d(
+    kernel = conv2d(
         s,
         _isa(isa),
         x_dtype="uint8",
@@ -63,6 +65,12 @@ def binary_conv(s: Conv, isa: Isa, *, epilogue: Epilogue | None = None, threads:
         threads=threads,
         dot=binary_dot(isa),
     )
+    return replace(kernel, pack=lambda w: kernel.pack(whole_groups(w).transpose(0, 3, 1, 2)))
+
+
+def whole_groups(bits: Array) -> Array:
+    """Packed signs filled up with clear bytes along the last axis."""
+    return np.pad(bits, [(0, 0)] * (bits.ndim - 1) + [(0, -bits.shape[-1] % GROUP)])
 
 
 def totals(s: Conv, channels: int, weight: Array) -> Array:
@@ -71,16 +79,15 @@ def totals(s: Conv, channels: int, weight: Array) -> Array:
     A tap inside the image brings its `channels`; one outside meets clear bits, which differ from the set
     bits of its weight [O, KH, KW, bytes].
     """
-    border = Border(s)
+    border = border_of(s)
+    lines, columns = border.lines, border.columns
     ones = np.bitwise_count(weight).sum(-1, dtype=np.int32)
-    result = np.zeros((len(border.lines), len(border.columns), s.out_channels), np.int32)
-    for i, line in enumerate(border.lines):
-        rows = taps_inside(line * s.stride[0] - s.pads[0], s.height, s.kernel[0], s.dilation[0])
-        for j, column in enumerate(border.columns):
-            columns = taps_inside(column * s.stride[1] - s.pads[1], s.width, s.kernel[1], s.dilation[1])
-            inside = ones[:, rows][:, :, columns].sum((1, 2))
-            outside = ones.sum((1, 2)) - inside
-            result[i, j] = len(rows) * len(columns) * channels + 2 * outside
+    result = np.zeros((len(lines.firsts), len(columns.firsts), s.out_channels), np.int32)
+    for i, line in enumerate(lines.firsts):
+        for j, column in enumerate(columns.firsts):
+            rows, taps = lines.taps(line), columns.taps(column)
+            outside = ones.sum((1, 2)) - ones[:, rows][:, :, taps].sum((1, 2))
+            result[i, j] = len(rows) * len(taps) * channels + 2 * outside
     return result.reshape(border.classes, s.out_channels)
 
 
@@ -111,6 +118,3 @@ def pack_bits(rows: int, n: int, isa: Isa, *, x_dtype: str, epilogue: Epilogue, 
                 total.set(total.get() | tirx.Select(truth, place, emit.const(0, "uint8", 1)))
             output.store_byte(row * -(-n // 8) + n // 8, total.get())
     return Kernel(code.finish(), ("x", *output.names))
-
-
-__all__ = ["BITS", "GROUP", "binary_conv", "binary_matmul", "pack_bits", "totals"]

@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from tvm import tirx
 
 from hardy.targets.cpu.isa import Isa
 from hardy.targets.cpu.kernels import stage
+from hardy.targets.cpu.kernels.border import Axis, Border
 from hardy.targets.cpu.kernels.dot import Dot, dot_for
 from hardy.targets.cpu.kernels.emit import Code, Expr
 from hardy.targets.cpu.kernels.kernel import Array, Epilogue, Kernel, Output, Workspace
@@ -56,6 +56,12 @@ class Conv:
         return (self.width + self.pads[1] + self.pads[3] - span) // self.stride[1] + 1
 
 
+def border_of(s: Conv) -> Border:
+    """The classes of a convolution's output pixels."""
+    lines = Axis(s.out_h, s.height, s.kernel[0], s.stride[0], s.pads[0], s.dilation[0])
+    return Border(lines, Axis(s.out_w, s.width, s.kernel[1], s.stride[1], s.pads[1], s.dilation[1]))
+
+
 def conv2d(
     shape: Conv,
     isa: Isa,
@@ -72,7 +78,7 @@ def conv2d(
     Inputs: x, weight, [bias], epilogue operands, output, [workspace]. `x_dtype` is float32, or uint8 or int8
     with int8 weights and i32 accumulation (bias i32); `pad_value` is what the border holds (the zero point).
     `dot` replaces the arithmetic that follows from `x_dtype`; for one that counts, bias holds the totals of
-    each of `Border(shape)`'s classes of pixels, [classes, O].
+    each of `border_of(shape)`'s classes of pixels, [classes, O].
     """
     pointwise = shape.kernel == (1, 1) and shape.groups == 1 and not any(shape.pads)
     if pointwise:
@@ -111,42 +117,6 @@ def _pointwise(
     )
 
 
-class Border:
-    """Output pixels by which taps of the kernel they find inside the image, in classes of lines by columns."""
-
-    def __init__(self, shape: Conv) -> None:
-        s = shape
-        self.lines = _first_of_class(s.out_h, s.height, s.kernel[0], s.stride[0], s.pads[0], s.dilation[0])
-        self.columns = _first_of_class(s.out_w, s.width, s.kernel[1], s.stride[1], s.pads[1], s.dilation[1])
-
-    @property
-    def classes(self) -> int:
-        return len(self.lines) * len(self.columns)
-
-    def number(self, line: Expr, column: Expr) -> Expr:
-        """The class of an output pixel."""
-        return _class(self.lines, line) * len(self.columns) + _class(self.columns, column)
-
-
-def _first_of_class(count: int, size: int, kernel: int, stride: int, before: int, dilation: int) -> list[int]:
-    """The first output positions of an axis of each set of taps inside; positions of one set are neighbours."""
-    sets = [taps_inside(i * stride - before, size, kernel, dilation) for i in range(count)]
-    return [i for i in range(count) if i == 0 or sets[i] != sets[i - 1]]
-
-
-def taps_inside(first: int, size: int, kernel: int, dilation: int) -> list[int]:
-    """The taps of a window that begins at element `first` which lie on an axis of this size."""
-    return [t for t in range(kernel) if 0 <= first + t * dilation < size]
-
-
-def _class(firsts: list[int], position: Expr) -> Expr:
-    number: Expr = 0
-    for first in firsts[1:]:
-        reached = position >= first
-        number = number + (int(reached) if isinstance(reached, bool) else tirx.Cast("int32", reached))
-    return number
-
-
 @dataclass(frozen=True, slots=True)
 class _Strip:
     """The tiles beside each other of one panel: the image's begin in x and in output pixels, the group of
@@ -181,7 +151,7 @@ class _Direct:
         self.shape, self.isa, self.x_dtype, self.bias = shape, isa, x_dtype, bias
         self.pad_value, self.threads = pad_value, threads
         self.dot = dot or dot_for(x_dtype, isa)
-        self.border = Border(shape)
+        self.border = border_of(shape)
         self.epilogue = epilogue or Epilogue(dtype=self.dot.acc_dtype)
         self.lanes = isa.lanes(self.dot.acc_dtype)
         self.code = Code()

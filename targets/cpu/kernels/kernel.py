@@ -38,8 +38,8 @@ class Epilogue:
 
     `apply(acc, operands)` maps the accumulator (f32 or i32, any number of lanes) and the loaded operands
     (each of its own element type, as many lanes) to an expression of type `dtype` with as many lanes. It must
-    work for every lane count, one included, and elementwise only. For the type BITS the expression is a truth,
-    and vectors must cover whole bytes.
+    work for every lane count, one included, and elementwise only. For the type BITS the expression is a
+    truth, and vectors must cover whole bytes.
     """
 
     operands: tuple[EpilogueOperand, ...] = ()
@@ -93,9 +93,7 @@ class Output:
         if self._spare:
             index = emit.floordiv(index - channel, self._channels) * (self._channels + self._spare) + channel
         lanes = emit.lanes_of(value)
-        self.store_byte(
-            emit.floordiv(index, 8), tirx.call_intrin(f"uint{lanes}", "tirx.reinterpret", value)
-        )
+        self.store_byte(emit.floordiv(index, 8), tirx.call_intrin(f"uint{lanes}", "tirx.reinterpret", value))
 
     def store_byte(self, at: Expr, bits: Expr) -> None:
         """Stores bits, 8 or a multiple, at a byte of the output."""

@@ -46,7 +46,7 @@ def lower_kernel(
     reads itself, in order, with the constant `weight` among them, which the kernel packs after it was
     given the shape `reshape`. `reads` replaces the places of the other operands.
     """
-    tail = tail_of(cluster, anchor, own)
+    tail = tail_of(cluster, anchor, own, selector.isa)
     if tail is None:
         return False
 

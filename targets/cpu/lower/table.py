@@ -7,9 +7,11 @@ from dataclasses import dataclass
 
 from hardy.compiler.errors import UnsupportedError
 from hardy.compiler.ir import Builder, Constant, Graph, Input, Node, Op, Value
-from hardy.compiler.ops import activation, linear, norm, pool, quant, recurrent, reduce, shape
+from hardy.compiler.ops import activation, binary, linear, norm, pool, quant, recurrent, reduce, shape
 from hardy.compiler.ops.group import Group
 from hardy.targets.cpu.kernels.emit import MAX_ELEMENTS
+from hardy.targets.cpu.lower.binary import lower_binary, lower_pack
+from hardy.targets.cpu.lower.binary import takes as binary_taken
 from hardy.targets.cpu.lower.cluster import Cluster, cluster_of
 from hardy.targets.cpu.lower.injective import is_injective, lower_injective
 from hardy.targets.cpu.lower.integer import lower_integer
@@ -58,6 +60,9 @@ RULES: dict[type[Op], Rule] = {
     linear.Conv: Rule(lower_conv),
     quant.IntegerMatmul: Rule(lower_integer, integer_taken),
     quant.IntegerConv: Rule(lower_integer, integer_taken),
+    binary.BinaryMatmul: Rule(lower_binary, binary_taken),
+    binary.BinaryConv: Rule(lower_binary, binary_taken),
+    binary.PackBits: Rule(lower_pack),
     pool.MaxPool: Rule(lower_pool),
     pool.AvgPool: Rule(lower_pool),
     reduce.ArgMax: Rule(lower_arg),
@@ -121,4 +126,7 @@ def _lower_whole(selector: Selector, cluster: Cluster) -> bool:
     if not anchors:
         lower_injective(selector, cluster)
         return True
+    if len(anchors) == 2 and isinstance(anchors[1].op, binary.PackBits):
+        # The only one that may follow another: as the end of its epilogue.
+        anchors.pop()
     return len(anchors) == 1 and RULES[type(anchors[0].op)].lower(selector, cluster, anchors[0])
