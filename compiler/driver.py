@@ -182,9 +182,11 @@ def plan_passes(
     passes: Iterable[Listed] | str | None,
     calibration: object = None,
     samples: int | None = None,
+    needed: bool = True,
 ) -> tuple[Pass, ...]:
     """The passes to run for a target. Fields of these names are filled in: `calibration` and `samples`
-    as given; `target` and `scheme`, where they are None, with the target and its quantization scheme."""
+    as given; `target` and `scheme`, where they are None, with the target and its quantization scheme.
+    UsageError where something is given that no pass takes, unless it is not `needed`."""
     pipeline = resolve_passes(passes, target.passes())
     given: dict[str, object] = {}
     for name, value, what in (
@@ -193,7 +195,7 @@ def plan_passes(
     ):
         if value is None:
             continue
-        if not any(name in _field_names(p) for p in pipeline):
+        if needed and not any(name in _field_names(p) for p in pipeline):
             names = ", ".join(p.name for p in pipeline) or "none"
             raise UsageError(f"no pass takes {what}", hint=f"the passes are {names}")
         given[name] = value

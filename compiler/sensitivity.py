@@ -108,13 +108,26 @@ def _noise(expected: Sequence[Mapping[str, Tensor]], actual: Sequence[Mapping[st
     return sqnr(torch.cat([e for e, _ in pairs]), torch.cat([a for _, a in pairs]))
 
 
+def mean_metric(metric: Metric, graph: Graph, samples: Samples) -> float:
+    """The mean of a metric over samples; UsageError where it gives no finite number."""
+    total, count = 0.0, 0
+    for feed in samples.feeds(graph.input_types()):
+        total += _figure(metric, _outputs(graph, feed), feed)
+        count += 1
+    return total / count
+
+
+def _figure(metric: Metric, outputs: Mapping[str, Tensor], feed: Feed) -> float:
+    value = metric(outputs, feed)
+    if not isinstance(value, int | float) or not math.isfinite(value):
+        raise UsageError(f"the metric gave {value!r}, not a finite number")
+    return float(value)
+
+
 def _mean(
     metric: Metric | None, outputs: Sequence[Mapping[str, Tensor]], feeds: Sequence[Feed]
 ) -> float | None:
     if metric is None:
         return None
-    values = [metric(each, feed) for each, feed in zip(outputs, feeds, strict=True)]
-    for value in values:
-        if not isinstance(value, int | float) or not math.isfinite(value):
-            raise UsageError(f"the metric gave {value!r}, not a finite number")
+    values = [_figure(metric, each, feed) for each, feed in zip(outputs, feeds, strict=True)]
     return sum(values) / len(values)

@@ -8,7 +8,9 @@ import typer
 
 from hardy import __version__
 from hardy.compiler.cli.bench import bench
+from hardy.compiler.cli.bisect import bisect
 from hardy.compiler.cli.check_target import check_target
+from hardy.compiler.cli.compare import compare
 from hardy.compiler.cli.compile import compile
 from hardy.compiler.cli.inspect import inspect
 from hardy.compiler.cli.passes import passes
@@ -41,6 +43,18 @@ def _root(
     """Fits a neural network to the hardware that runs it."""
 
 
-for _command in (compile, inspect, run, bench, sensitivity, finetune, distill, targets, passes):
+for _command in (
+    compile,
+    inspect,
+    run,
+    bench,
+    compare,
+    bisect,
+    sensitivity,
+    finetune,
+    distill,
+    targets,
+    passes,
+):
     app.command()(_command)
 app.command("check-target")(check_target)

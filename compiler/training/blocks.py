@@ -8,7 +8,8 @@ from typing import Literal
 
 from hardy.compiler.cost import node_macs
 from hardy.compiler.errors import UsageError
-from hardy.compiler.ir import Constant, Graph, Input, Node, Value
+from hardy.compiler.ir import Graph, Node, Value
+from hardy.compiler.pairing import paired
 from hardy.compiler.training.trainable import trainable
 
 # Whether a block ends where all data flows through one value, or after every layer.
@@ -21,28 +22,6 @@ class End:
 
     ours: tuple[Value, ...]
     theirs: tuple[Value, ...]
-
-
-def paired(graph: Graph, original: Graph) -> dict[Value, Value]:
-    """For values of a graph those of the original that they stand for: results of the same op with
-    the same name and source, of the same float type, in order where several agree in these."""
-    ours, theirs = _keyed(graph), _keyed(original)
-    return {
-        mine: other
-        for key, nodes in ours.items()
-        if len(nodes) == len(theirs.get(key, ()))
-        for a, b in zip(nodes, theirs[key], strict=True)
-        for mine, other in zip(a.values, b.values, strict=True)
-        if mine.type == other.type and mine.type.dtype.is_float
-    }
-
-
-def _keyed(graph: Graph) -> dict[tuple[str, str, str], list[Node]]:
-    result: dict[tuple[str, str, str], list[Node]] = {}
-    for node in graph.nodes:
-        if not isinstance(node.op, Input | Constant):
-            result.setdefault((node.op.name, node.name, node.source), []).append(node)
-    return result
 
 
 def block_ends(graph: Graph, original: Graph, by: By = "blocks") -> list[End]:
