@@ -35,7 +35,8 @@ def test_compare_shows_where_a_quantized_artifact_parts_from_its_model(
     worst = done.json["values"][0]
     assert worst["op"] == "matmul"
     assert 10 < worst["local"]["sqnr_db"] < 40
-    assert worst["local"]["sqnr_db"] <= done.json["values"][1]["local"]["sqnr_db"]
+    # JSON has no infinite numbers.
+    assert {v["local"]["sqnr_db"] for v in done.json["values"][1:]} == {"inf"}
     shown = hardy("compare", onnx_file, "q", "--data", data, *bound)
     assert "Where error arises" in shown.out
     assert f"{worst['local']['sqnr_db']:.1f}" in shown.out
