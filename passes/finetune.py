@@ -25,7 +25,8 @@ class Finetune(Pass):
 
     Integer weights learn through their rounding; `learn_scales` trains the scales too (not where they
     must be powers of two). For `keep` see `GraphModule`. `hidden` pairs modules or nodes of this graph
-    with those of the original, whose results are matched too. `remember` keeps the teacher's outputs
+    with those of the original, whose results are matched too with `hidden_weight`; above an
+    `attention_weight` of 0, what attention looks at is matched. `remember` keeps the teacher's outputs
     for the samples in memory. `checkpoint` is a file that is written after every `checkpoint_every`
     steps, and continued from if it exists.
     """
@@ -53,6 +54,7 @@ class Finetune(Pass):
     checkpoint_every: int = 100
     hidden: tuple[tuple[str, str], ...] = ()
     hidden_weight: float = 1.0
+    attention_weight: float = 0.0
     remember: bool = False
 
     def run(self, graph: Graph) -> Graph:
@@ -67,7 +69,7 @@ class Finetune(Pass):
         # Training itself stands on `passes.layers`.
         from hardy.compiler.training.checkpoint import Checkpoint
         from hardy.compiler.training.distill import distill, finetune, named_value, teaching
-        from hardy.compiler.training.losses import CrossEntropy
+        from hardy.compiler.training.losses import CrossEntropy, Loss, MatchAttention, MatchHidden
         from hardy.compiler.training.quantized import float_weights
 
         if self.checkpoint is not None:
@@ -84,12 +86,13 @@ class Finetune(Pass):
             return graph
         else:
             learning = float_weights(graph)
-            hidden = [(named_value(learning, a), named_value(self.original, b)) for a, b in self.hidden]
-            loss = teaching(
-                *(self.label, self.label_weight, self.temperature, self.output),
-                hidden=hidden,
-                hidden_weight=self.hidden_weight,
-            )
+            extra: list[tuple[float, Loss]] = []
+            if self.hidden:
+                pairs = [(named_value(learning, a), named_value(self.original, b)) for a, b in self.hidden]
+                extra.append((self.hidden_weight, MatchHidden(pairs)))
+            if self.attention_weight > 0:
+                extra.append((self.attention_weight, MatchAttention(learning, self.original)))
+            loss = teaching(self.label, self.label_weight, self.temperature, self.output, extra)
             trained, history = distill(
                 self.original, learning, samples, loss, remembered=self.remember, **options
             )

@@ -111,6 +111,9 @@ def distill(
         typer.Option(metavar="STUDENT=TEACHER", help="Match what these modules or nodes give as well."),
     ] = None,
     hidden_weight: Annotated[float, typer.Option(help="The weight of that.")] = 1.0,
+    attention_weight: Annotated[
+        float, typer.Option(help="Above 0, match what attention looks at as well.")
+    ] = 0.0,
     remember: Annotated[
         bool, typer.Option("--remember", help="Run the teacher once on each sample and keep its outputs.")
     ] = False,
@@ -144,7 +147,7 @@ def distill(
 _FIELDS = (
     *("label", "label_weight", "temperature", "output", "epochs", "rate", "batch", "seed", "weight_decay"),
     *("schedule", "clip_norm", "keep", "learn_scales", "checkpoint", "checkpoint_every"),
-    *("hidden_weight", "remember"),
+    *("hidden_weight", "attention_weight", "remember"),
 )
 
 

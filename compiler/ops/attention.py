@@ -63,10 +63,9 @@ class Attention(Op):
         """Which key each query sees under the causal rule: bool [queries, keys]."""
         return torch.arange(keys)[None, :] <= torch.arange(queries)[:, None] + self.offset
 
-    def reference(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None) -> Tensor:
-        repeat = q.shape[1] // k.shape[1]
-        k, v = k.repeat_interleave(repeat, 1), v.repeat_interleave(repeat, 1)
-        scores = (q @ k.mT) * self.scale
+    def probabilities(self, q: Tensor, k: Tensor, mask: Tensor | None = None) -> Tensor:
+        """How much of each value goes into each result: [batch, heads, queries, keys], rows of sum 1."""
+        scores = (q @ k.repeat_interleave(q.shape[1] // k.shape[1], 1).mT) * self.scale
         if self.softcap:
             scores = torch.tanh(scores / self.softcap) * self.softcap
         if mask is not None:
@@ -78,7 +77,10 @@ class Attention(Op):
         if self.causal:
             visible = self.visible(q.shape[2], k.shape[2])
             scores = scores.masked_fill(~visible, self._masked(q.dtype))
-        return scores.softmax(-1) @ v
+        return scores.softmax(-1)
+
+    def reference(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None) -> Tensor:
+        return self.probabilities(q, k, mask) @ v.repeat_interleave(q.shape[1] // k.shape[1], 1)
 
     @staticmethod
     def _masked(dtype: torch.dtype) -> float:

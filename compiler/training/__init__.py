@@ -6,6 +6,7 @@ from hardy.compiler.training.graph_module import GraphModule, Keep
 from hardy.compiler.training.losses import (
     CrossEntropy,
     Loss,
+    MatchAttention,
     MatchHidden,
     MatchOutputs,
     Seen,
@@ -21,6 +22,7 @@ __all__ = [
     "History",
     "Keep",
     "Loss",
+    "MatchAttention",
     "MatchHidden",
     "MatchOutputs",
     "Seen",

@@ -13,7 +13,6 @@ from hardy.compiler.training.graph_module import GraphModule, Keep
 from hardy.compiler.training.losses import (
     CrossEntropy,
     Loss,
-    MatchHidden,
     MatchOutputs,
     Remembered,
     SoftTargets,
@@ -75,12 +74,10 @@ def teaching(
     label_weight: float = 0.1,
     temperature: float | None = None,
     output: str | None = None,
-    hidden: Iterable[tuple[Value, Value]] = (),
-    hidden_weight: float = 1.0,
+    extra: Iterable[tuple[float, Loss]] = (),
 ) -> Loss:
     """The usual sum of losses: the teacher's soft targets at a temperature (its outputs themselves, if
-    None), cross entropy with the samples' labels times `label_weight`, and pairs of hidden states of
-    student and teacher times `hidden_weight`."""
+    None), cross entropy with the samples' labels times `label_weight`, and further losses with weights."""
     soft = (
         MatchOutputs(None if output is None else [output])
         if temperature is None
@@ -91,10 +88,7 @@ def teaching(
         if not 0 <= label_weight <= 1:
             raise UsageError(f"the weight of the labels must be in 0..1, got {label_weight}")
         terms.append((label_weight, CrossEntropy(label, output)))
-    pairs = list(hidden)
-    if pairs:
-        terms.append((hidden_weight, MatchHidden(pairs)))
-    return Weighted([(weight, term) for weight, term in terms if weight > 0])
+    return Weighted([(weight, term) for weight, term in (*terms, *extra) if weight > 0])
 
 
 def require_same_inputs(teacher: Graph, student: Graph) -> None:

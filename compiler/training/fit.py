@@ -42,6 +42,17 @@ class History:
     losses: list[float] = field(default_factory=list)
     epochs: list[float] = field(default_factory=list)
 
+    def add(self, loss: float, per_epoch: int) -> None:
+        """The loss of the next step; HardyError where it is NaN or infinite."""
+        if not math.isfinite(loss):
+            raise HardyError(
+                f"the loss is {loss} in step {len(self.losses)}",
+                hint="a lower rate or a bound on the gradients' norm (clip_norm) may help",
+            )
+        self.losses.append(loss)
+        if len(self.losses) % per_epoch == 0:
+            self.epochs.append(sum(self.losses[-per_epoch:]) / per_epoch)
+
 
 def rate_factor(schedule: Schedule, step: int, total: int) -> float:
     """What the rate is multiplied by in a step (from 0) of `total`.
@@ -121,7 +132,7 @@ def fit(
     batches = Batches(samples, module.graph.input_types(), batch, seed)
     total = batches.per_epoch * epochs
     step = Step(module, loss, vectorize).to(device)
-    descent = _optimizer(step, optimizer, rate, weight_decay)
+    descent = make_optimizer(step, optimizer, rate, weight_decay)
     parameters = [p for group in descent.param_groups for p in group["params"]]
     plan = {
         "graph": hashlib.sha256(print_graph(module.graph, sources=False).encode()).hexdigest(),
@@ -150,37 +161,34 @@ def fit(
             if augment is not None:
                 feeds = augment(feeds, generator(seed, done, 1))
             own, share = shard(feeds)
-            for group in descent.param_groups:
-                group["lr"] = rate * rate_factor(schedule, done, total)
+            set_rate(descent, rate * rate_factor(schedule, done, total))
             value = run({name: t.to(device) for name, t in own.items()})
-            mean = float(workers.total(value.detach() * share))
-            if not math.isfinite(mean):
-                raise HardyError(
-                    f"the loss is {mean} in step {done}",
-                    hint="a lower rate or a bound on the gradients' norm (clip_norm) may help",
-                )
+            history.add(float(workers.total(value.detach() * share)), per_epoch)
             descent.zero_grad()
             # The wrapper averages the workers' gradients; their shares need not be equal.
             (value * (share * shard.world)).backward()
             if clip_norm is not None:
                 nn.utils.clip_grad_norm_(parameters, clip_norm)
             descent.step()
-            history.losses.append(mean)
             done += 1
-            if done % per_epoch == 0:
-                history.epochs.append(sum(history.losses[-per_epoch:]) / per_epoch)
             if checkpoint is not None and shard.rank == 0 and checkpoint.due(done, total):
                 checkpoint.save(step, descent, plan, asdict(history))
-            progress(f"epoch {epoch + 1} of {epochs}, loss {mean:.4g}", done, total)
+            progress(f"epoch {epoch + 1} of {epochs}, loss {history.losses[-1]:.4g}", done, total)
     return history
 
 
-def _optimizer(step: nn.Module, name: Optimizer, rate: float, weight_decay: float) -> torch.optim.Optimizer:
-    trained = [p for p in step.parameters() if p.requires_grad]
+def set_rate(descent: torch.optim.Optimizer, rate: float) -> None:
+    for group in descent.param_groups:
+        group["lr"] = rate
+
+
+def make_optimizer(module: nn.Module, name: Optimizer, rate: float, decay: float) -> torch.optim.Optimizer:
+    """The optimizer of a module's parameters; vectors are spared weight decay."""
+    trained = [p for p in module.parameters() if p.requires_grad]
     if not trained:
         raise UsageError("the graph has no constants that can be trained")
     groups = [
-        {"params": [p for p in trained if p.ndim > 1], "weight_decay": weight_decay},
+        {"params": [p for p in trained if p.ndim > 1], "weight_decay": decay},
         {"params": [p for p in trained if p.ndim <= 1], "weight_decay": 0.0},
     ]
     if name == "adamw":

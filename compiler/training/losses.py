@@ -13,7 +13,8 @@ from torch import Tensor, nn
 
 from hardy.compiler.calibration.data import Feed, Samples
 from hardy.compiler.errors import InputError, UsageError
-from hardy.compiler.ir import Graph, Value
+from hardy.compiler.ir import Graph, Node, Value
+from hardy.compiler.ops.attention import Attention
 from hardy.compiler.training.graph_module import GraphModule
 
 
@@ -167,6 +168,63 @@ class MatchHidden(Loss):
             else:
                 errors.append((1 - F.cosine_similarity(a, b, dim=-1)).mean())
         return torch.stack(errors).mean()
+
+
+class MatchAttention(Loss):
+    """KL(teacher || student) of what each query attends to, averaged over queries, heads and layers (as in
+    MiniLM, Wang et al., 2020, arXiv:2002.10957).
+
+    `layers` pairs the numbers of attention ops of the two graphs; by default they are spread evenly, and
+    the last goes with the last. Where the numbers of heads differ, their means are compared.
+    """
+
+    def __init__(
+        self, student: Graph, teacher: Graph, layers: Sequence[tuple[int, int]] | None = None
+    ) -> None:
+        super().__init__()
+        ours, theirs = ([n for n in g.nodes if isinstance(n.op, Attention)] for g in (student, teacher))
+        if not ours or not theirs:
+            raise UsageError(
+                f"there are {len(ours)} attention ops in the student and {len(theirs)} in the teacher",
+                hint="the pass fuse_patterns finds attention that was written out",
+            )
+        if layers is None:
+            layers = [(i, (i + 1) * len(theirs) // len(ours) - 1) for i in range(len(ours))]
+            layers = [(i, max(j, 0)) for i, j in layers]
+        if any(not (0 <= i < len(ours) and 0 <= j < len(theirs)) for i, j in layers):
+            raise UsageError(f"there are attention ops 0..{len(ours) - 1} and 0..{len(theirs) - 1}")
+        self.pairs = [(ours[i], theirs[j]) for i, j in layers]
+        for a, b in self.pairs:
+            sizes = [(n.operands[0].type.shape[2], n.operands[1].type.shape[2]) for n in (a, b)]
+            if sizes[0] != sizes[1]:
+                raise UsageError(
+                    f"attention of {sizes[0]} and of {sizes[1]} queries and keys cannot be matched",
+                    where=a.source,
+                )
+        self.watch = _together([_looked_at(a) for a, _ in self.pairs])
+        self.teacher_watch = _together([_looked_at(b) for _, b in self.pairs])
+
+    def forward(self, seen: Seen) -> Tensor:
+        values, losses = seen.taught().values, []
+        for ours, theirs in self.pairs:
+            a, b = _attention(ours, seen.values), _attention(theirs, values)
+            if a.shape[2] != b.shape[2]:
+                a, b = a.mean(2), b.mean(2)
+            rows = a.clamp_min(torch.finfo(a.dtype).tiny).log().flatten(0, -2)
+            losses.append(F.kl_div(rows, b.flatten(0, -2), reduction="batchmean"))
+        return torch.stack(losses).mean()
+
+
+def _looked_at(node: Node) -> tuple[Value, ...]:
+    """Queries, keys and mask of an attention op."""
+    return (*node.operands[:2], *node.operands[3:])
+
+
+def _attention(node: Node, values: Mapping[Value, Tensor]) -> Tensor:
+    """[samples, batch, heads, queries, keys]."""
+    assert isinstance(node.op, Attention)
+    probabilities: Tensor = torch.func.vmap(node.op.probabilities)(*[values[v] for v in _looked_at(node)])
+    return probabilities
 
 
 class Weighted(Loss):

@@ -13,16 +13,29 @@ from typing import Literal
 
 import torch
 import torch.distributed as dist
-from torch import Tensor
+from torch import Tensor, nn
 
+from hardy.compiler.calibration.data import Samples
 from hardy.compiler.cost import node_macs
 from hardy.compiler.cut import Part, cut
 from hardy.compiler.errors import UnsupportedError, UsageError
 from hardy.compiler.ir import Constant, Graph, Input, Node, Value
-from hardy.compiler.training.batches import Shard
+from hardy.compiler.progress import Progress, tell
+from hardy.compiler.training import workers
+from hardy.compiler.training.batches import Batches, Shard
+from hardy.compiler.training.fit import (
+    History,
+    Objective,
+    Optimizer,
+    Schedule,
+    make_optimizer,
+    rate_factor,
+    set_rate,
+)
 from hardy.compiler.training.graph_module import GraphModule, Keep
 from hardy.compiler.training.losses import Seen
 from hardy.compiler.training.trainable import trainable
+from hardy.passes.layers import replace_weights
 
 # What stages are to have alike: weights' bytes, for models that outgrow a device, or work.
 Balance = Literal["bytes", "macs"]
@@ -124,7 +137,8 @@ class Stage:
         self.parts = split(graph, worker.world, balance)
         _refuse_shared(self.parts)
         self.part = self.parts[worker.rank]
-        self.module = GraphModule(self.part.graph, keep=keep)
+        self.device = workers.default_device()
+        self.module = GraphModule(self.part.graph, keep=keep).to(self.device)
         self.last = worker.rank == worker.world - 1
         self.output_names = dict(zip(graph.outputs, graph.output_names, strict=True))
         missing = [n for v, n in self.output_names.items() if v not in self.parts[-1].gives]
@@ -143,20 +157,17 @@ class Stage:
     def step(self, feed: Mapping[str, Tensor]) -> float:
         """One batch of stacked feeds, given to all workers: its mean loss, the same on each of them.
         Gradients are added to those of `module.parameters()`."""
-        rows = len(next(iter(feed.values())))
-        micro = [
-            Shard(i, self.micro_batches)(feed)
-            for i in range(self.micro_batches)
-            if i * rows // self.micro_batches < (i + 1) * rows // self.micro_batches
-        ]
+        count = min(self.micro_batches, len(next(iter(feed.values()))))
+        here = {name: t.to(self.device) for name, t in feed.items()}
+        micro = [Shard(i, count)(here) for i in range(count)]
         runs = [self._forward(batch) for batch, _ in micro]
-        total = torch.zeros(())
+        total = torch.zeros((), device=self.device)
         for (batch, share), (given, outputs) in zip(reversed(micro), reversed(runs), strict=True):
             if self.last:
                 named = {name: outputs[v] for v, name in self.output_names.items()}
                 loss = self.loss(Seen(batch, named)) * share
                 total += loss.detach()
-                torch.autograd.backward(loss)
+                loss.backward()  # type: ignore[no-untyped-call]  # torch's own
             self._backward(given, outputs)
         if self.worker.world > 1:
             dist.broadcast(total, self.worker.world - 1)
@@ -169,7 +180,8 @@ class Stage:
         for link in self.links:
             if link.target == self.worker.rank:
                 for value in link.values:
-                    tensor = torch.empty(rows, *value.type.shape, dtype=value.type.dtype.torch)
+                    shape, dtype = (rows, *value.type.shape), value.type.dtype.torch
+                    tensor = torch.empty(shape, dtype=dtype, device=self.device)
                     dist.recv(tensor, link.source)
                     given[value] = tensor.requires_grad_(tensor.is_floating_point())
         names = self.part.names
@@ -190,7 +202,7 @@ class Stage:
             if link.source == self.worker.rank:
                 for value in link.values:
                     if made[value].is_floating_point():
-                        gradient = torch.empty(made[value].shape, dtype=made[value].dtype)
+                        gradient = torch.empty_like(made[value]).contiguous()
                         dist.recv(gradient, link.target)
                         if made[value].requires_grad:
                             roots.append(made[value])
@@ -206,8 +218,58 @@ class Stage:
                         dist.send(gradient.contiguous(), link.source)
 
     def tensors(self) -> dict[Value, Tensor]:
-        """This stage's trained constants: values of the whole graph."""
-        return self.module.tensors()
+        """All stages' trained constants, values of the whole graph, on every worker."""
+        own = self.module.tensors()
+        everything: dict[Value, Tensor] = {}
+        for rank, part in enumerate(self.parts):
+            for value in trainable(part.graph):
+                empty = torch.empty(value.type.shape, dtype=value.type.dtype.torch, device=self.device)
+                tensor = own[value].contiguous() if rank == self.worker.rank else empty
+                if self.worker.world > 1:
+                    dist.broadcast(tensor, rank)
+                everything[value] = tensor.cpu()
+        return everything
+
+
+def fit_stages(
+    graph: Graph,
+    samples: Samples,
+    loss: Objective,
+    *,
+    epochs: int,
+    rate: float,
+    batch: int = 32,
+    micro_batches: int = 4,
+    balance: Balance = "bytes",
+    seed: int = 0,
+    optimizer: Optimizer = "adamw",
+    weight_decay: float = 0.0,
+    schedule: Schedule = "cosine",
+    clip_norm: float | None = None,
+    keep: Keep = "nothing",
+    progress: Progress = tell,
+) -> tuple[Graph, History]:
+    """`fit` with one stage of the graph in each worker of the process group (`workers.joined`): the
+    same steps that one process takes, and the same graph on every worker at the end."""
+    stage = Stage(graph, loss, workers.here(), balance=balance, micro_batches=micro_batches, keep=keep)
+    batches = Batches(samples, graph.input_types(), batch, seed)
+    descent = make_optimizer(stage.module, optimizer, rate, weight_decay)
+    parameters = [p for group in descent.param_groups for p in group["params"]]
+    total = batches.per_epoch * epochs
+    history = History()
+    for epoch in range(epochs):
+        for feeds in batches.epoch(epoch):
+            set_rate(descent, rate * rate_factor(schedule, len(history.losses), total))
+            descent.zero_grad()
+            history.add(stage.step(feeds), batches.per_epoch)
+            if clip_norm is not None:
+                squares = [p.grad.square().sum() for p in parameters if p.grad is not None]
+                norm = workers.total(torch.stack(squares).sum()).sqrt()
+                nn.utils.clip_grads_with_norm_(parameters, clip_norm, norm)
+            descent.step()
+            done = len(history.losses)
+            progress(f"epoch {epoch + 1} of {epochs}, loss {history.losses[-1]:.4g}", done, total)
+    return replace_weights(graph, stage.tensors()), history
 
 
 def _refuse_shared(parts: Sequence[Part]) -> None:
