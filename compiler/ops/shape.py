@@ -172,7 +172,7 @@ class Pad(Op):
             slice(low, low + (n - 1) * (g + 1) + 1 if n else low, g + 1)
             for n, low, g in zip(x.shape, self.low, gaps, strict=True)
         )
-        result = torch.full(shape, self.value, dtype=x.dtype)
+        result = x.new_full(shape, self.value)
         result[index] = x
         return result
 

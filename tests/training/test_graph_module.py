@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
 
+from hardy.compiler.conformance import all_cases
 from hardy.compiler.interpret import run
-from hardy.compiler.ir import Builder, Graph
+from hardy.compiler.ir import Builder, Graph, Op
 from hardy.compiler.models import trace
 from hardy.compiler.ops.linear import Matmul
 from hardy.compiler.ops.quant import Dequantize, Quantize
+from hardy.compiler.tolerance import require_close
 from hardy.compiler.training import GraphModule
 from hardy.compiler.types import DType, TensorType
 from hardy.passes.layers import layers, replace_weights
@@ -101,3 +104,17 @@ def test_a_quantized_weight_learns_through_its_rounding() -> None:
     # 5.0 saturates at 127 * 0.03, so it gets no gradient.
     (weight_of,) = trained.weights
     torch.testing.assert_close(weight_of.data.grad, torch.tensor([[1.0, 0.0], [2.0, 2.0]]))
+
+
+@pytest.mark.parametrize("kind", sorted({type(case.op) for case in all_cases()}, key=lambda op: op.name))
+def test_every_op_runs_on_many_feeds_at_once(kind: type[Op]) -> None:
+    for case in all_cases():
+        if type(case.op) is not kind or not case.inputs:
+            continue
+        module = GraphModule(case.graph, train=())
+        (expected, _), (actual, _) = (
+            module.stacked({n: torch.stack([t, t]) for n, t in case.inputs.items()}, vectorize=vectorize)
+            for vectorize in (False, True)
+        )
+        for name, tensor in expected.items():
+            require_close(f"{case.name}, output {name}", tensor, actual[name], scaled=True)
