@@ -15,7 +15,7 @@ from hardy.passes.recover import opened
 
 @dataclass(frozen=True)
 class Finetune(Pass):
-    """Train the graph end to end; what compression did to it stays.
+    """Train the graph end to end; what compression did to it stays, and so does a graph that gets no better.
 
     `calibration` is data as `open_samples` takes it, of which `samples` feeds are used (all by
     default). Without `label`, the graph before the first lossy pass (`original`, which the pipeline
@@ -97,5 +97,9 @@ class Finetune(Pass):
                 self.original, learning, samples, loss, remembered=self.remember, **options
             )
         note("steps", len(history.losses))
+        note("before", history.before)
+        note("after", history.after)
+        kept = history.improved()
+        note("kept", kept)
         note("loss", {f"epoch {i + 1}": value for i, value in enumerate(history.epochs)})
-        return trained
+        return trained if kept else graph

@@ -37,10 +37,19 @@ RISING, START, END = 0.3, 25.0, 1e4
 
 @dataclass
 class History:
-    """The loss of each step so far, and of each epoch as the mean of its steps."""
+    """The loss of each step so far, and of each epoch as the mean of its steps.
+
+    `finetune` adds the loss over the first samples before and after.
+    """
 
     losses: list[float] = field(default_factory=list)
     epochs: list[float] = field(default_factory=list)
+    before: float | None = None
+    after: float | None = None
+
+    def improved(self) -> bool:
+        """Whether the loss over the first samples fell."""
+        return self.before is not None and self.after is not None and self.after < self.before
 
     def add(self, loss: float, per_epoch: int) -> None:
         """The loss of the next step; HardyError where it is NaN or infinite."""
@@ -175,6 +184,21 @@ def fit(
                 checkpoint.save(step, descent, plan, asdict(history))
             progress(f"epoch {epoch + 1} of {epochs}, loss {history.losses[-1]:.4g}", done, total)
     return history
+
+
+def mean_loss(
+    module: GraphModule, samples: Samples, loss: Objective, batch: int = 32, vectorize: bool = True
+) -> float:
+    """The loss over samples, the mean of their batches by size, without training."""
+    batches = Batches(samples, module.graph.input_types(), batch)
+    step = Step(module, loss, vectorize)
+    device = next((p.device for p in module.parameters()), torch.device("cpu"))
+    total = 0.0
+    with torch.no_grad():
+        for feeds in batches.epoch(0):
+            rows = len(next(iter(feeds.values())))
+            total += float(step({name: t.to(device) for name, t in feeds.items()})) * rows
+    return total / batches.count
 
 
 def set_rate(descent: torch.optim.Optimizer, rate: float) -> None:

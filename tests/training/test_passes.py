@@ -67,6 +67,15 @@ def test_finetune_learns_from_labels() -> None:
     assert losses[-1] < 0.5 * losses[0]
 
 
+def test_finetune_that_does_harm_changes_nothing_and_says_so() -> None:
+    harm = Finetune(calibration=points(16), epochs=1, rate=10.0)
+    result = Pipeline((DropHalf(), harm)).run(network())
+    assert not result.records[-1].changed
+    notes = result.records[-1].notes
+    assert notes["after"] > notes["before"]
+    assert notes["kept"] is False
+
+
 def test_finetune_leaves_a_graph_alone_that_nothing_was_done_to() -> None:
     graph = network()
     assert Pipeline((Finetune(calibration=points(8)),)).run(graph).graph is graph
