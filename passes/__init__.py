@@ -26,6 +26,7 @@ from hardy.passes.fold_constants import FoldConstants
 from hardy.passes.fuse_patterns import FusePatterns
 from hardy.passes.group import Anchor, FormGroups, GroupPolicy
 from hardy.passes.lower_binary import LowerBinary
+from hardy.passes.lower_quantization import LowerQuantization
 from hardy.passes.pipelines import CLEANUP, DEFAULT
 from hardy.passes.prune import Prune
 from hardy.passes.prune_channels import PruneChannels
@@ -60,6 +61,7 @@ __all__ = [
     "PruneChannels",
     "Quantize",
     "Recover",
+    "LowerQuantization",
     "Simplify",
     "WidenConvolutions",
     "passes_by_name",
@@ -88,6 +90,7 @@ BUILT_IN: tuple[type[Pass], ...] = (
     PruneChannels,
     Quantize,
     Recover,
+    LowerQuantization,
     Simplify,
     WidenConvolutions,
 )

@@ -40,6 +40,8 @@ class GroupPolicy:
 
     `anchors` maps ops to how groups form around them. `elementwise` are the ops that may join an
     anchor or form groups of their own, of kind "elementwise"; None stands for all elementwise ops.
+    `widening` are those that may also join as what computes an operand of a node after the anchor: ops
+    whose own operand is smaller than their result, such as dequantize.
     A group has at most `nodes` nodes (constants not counted), `operands` operands and `outputs`
     results. The operands of nodes that follow an anchor have the shape of its result ("same"), one
     element ("scalar"), or are a vector along the last axis ("last") or axis 1 ("channel"): `shapes`
@@ -49,6 +51,7 @@ class GroupPolicy:
 
     anchors: Mapping[type[Op], Anchor] = field(default_factory=dict)
     elementwise: frozenset[type[Op]] | None = None
+    widening: frozenset[type[Op]] = frozenset()
     nodes: int = 32
     operands: int = 16
     outputs: int = 1
@@ -206,6 +209,8 @@ class _Growth:
             self._add(node)
             if self.anchor is None or type(node.op) in self.anchor.chain:
                 self._absorb_producers(node)
+            elif self.policy.widening:
+                self._absorb_widening(node)
             if len(self.pending) <= self.policy.outputs:
                 if self._operand_count() > self.policy.operands:
                     break
@@ -260,6 +265,11 @@ class _Growth:
                 if self._may_precede(v, user):
                     self._add(v.node)
                     stack.append(v.node)
+
+    def _absorb_widening(self, node: Node) -> None:
+        for v in node.operands:
+            if type(v.op) in self.policy.widening and self._may_precede(v, node):
+                self._add(v.node)
 
     def _may_precede(self, v: Value, user: Node) -> bool:
         node = v.node

@@ -10,6 +10,7 @@ from hardy.passes.decompose import Decompose
 from hardy.passes.fold_constants import FoldConstants
 from hardy.passes.group import Anchor, FormGroups, GroupPolicy
 from hardy.passes.lower_binary import LowerBinary
+from hardy.passes.lower_quantization import LowerQuantization
 from hardy.passes.pipelines import CLEANUP, DEFAULT
 from hardy.passes.widen_convolutions import WidenConvolutions
 from hardy.targets.cpu.lower.scalar import needs_library
@@ -40,17 +41,22 @@ POLICY = GroupPolicy(
         reduce.ReduceMax: Anchor("reduce", producers=True),
         reduce.ReduceMin: Anchor("reduce", producers=True),
     },
+    widening=frozenset({quant.Dequantize}),
     shapes=frozenset({"same", "scalar", "last"}),
     accept=accept,
 )
 
 
 def pipeline() -> tuple[Pass, ...]:
-    """Compute products of signs with bits, clean up, find composites, put channels last, expand what has no
-    kernel, group."""
+    """Compute products of signs with bits, clean up, find composites, compute quantized layers with integers,
+    put channels last, expand what has no kernel, group.
+
+    Weights that no integer op takes are unpacked after that.
+    """
     return (
         LowerBinary(),
         *DEFAULT,
+        LowerQuantization(),
         FoldConstants(unpack=True),
         WidenConvolutions(),
         ChannelsLast(),

@@ -252,10 +252,18 @@ def sub(x: Expr, y: Expr) -> Expr:
     return add(add(x, y ^ like(y, -1)), like(x, 1))
 
 
+def rounded(x: Expr) -> Expr:
+    """A float that is rounded here: LLVM must not contract it with what follows, such as a product and a sum.
+
+    So a chain of ops gives the same bits as one op after the other.
+    """
+    return emit.intrinsic(str(x.ty.dtype), "llvm.arithmetic.fence", x)
+
+
 def mul(x: Expr, y: Expr) -> Expr:
     """x * y; integers wrap."""
     if _is_float(x):
-        return tirx.Mul(x, y)
+        return rounded(tirx.Mul(x, y))
     if _bits(x) < 32:
         return _wider(x, y, tirx.Mul)
     if _bits(x) == 32:

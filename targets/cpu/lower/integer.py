@@ -1,14 +1,15 @@
 """Lowers integer products with the kernels for u8 or i8 activations and constant i8 weights.
 
 The kernels sum x w; the activations' zero point z enters as the constant -z sum(w) of each output channel,
-and as what the border holds, so that padding stands for real zeros.
+and as what the border holds, so that padding stands for real zeros. A constant bias joins the former.
 """
 
 from __future__ import annotations
 
 import numpy as np
 
-from hardy.compiler.ir import Node, Value
+from hardy.compiler.ir import Node, Value, remap
+from hardy.compiler.ops.elementwise import Add
 from hardy.compiler.ops.quant import IntegerConv, IntegerMatmul
 from hardy.compiler.types import DType
 from hardy.targets.cpu.kernels import conv as conv_kernels
@@ -16,7 +17,7 @@ from hardy.targets.cpu.kernels.depthwise import depthwise
 from hardy.targets.cpu.kernels.kernel import Array
 from hardy.targets.cpu.kernels.matmul import matmul
 from hardy.targets.cpu.lower import arith
-from hardy.targets.cpu.lower.cluster import Cluster
+from hardy.targets.cpu.lower.cluster import Cluster, leaves
 from hardy.targets.cpu.lower.kernel_call import array_of, literal_of, lower_kernel
 from hardy.targets.cpu.lower.windows import conv_of, window_of
 from hardy.targets.cpu.program import Ref
@@ -53,10 +54,38 @@ def _zero(cluster: Cluster, zeros: list[Value]) -> int:
     return int(literal.item())
 
 
-def _correction(selector: Selector, zero: int, sums: Array) -> Ref:
-    """-zero times the sum of each output channel's weights, in i32."""
-    values = (-zero * sums.astype(np.int64)).astype(np.int32)
-    return selector.constant(("correction", values.tobytes()), lambda: values)
+def _start(selector: Selector, zero: int, sums: Array, bias: Array | None) -> Ref:
+    """What each output channel starts from: the bias less zero times the sum of its weights, in i32."""
+    values = -zero * sums.astype(np.int64)
+    if bias is not None:
+        values = values + bias
+    values = values.astype(np.int32)
+    return selector.constant(("start", values.tobytes()), lambda: values)
+
+
+def _take_bias(cluster: Cluster, anchor: Node) -> tuple[Cluster, Array | None]:
+    """The cluster without the addition of a constant to each channel of the anchor's sums, and that constant."""
+    total = anchor.values[0]
+    users = [n for n in cluster.nodes if total in n.operands]
+    if len(users) != 1 or not isinstance(users[0].op, Add) or total in cluster.outputs:
+        return cluster, None
+    (add,) = users
+    literals = [literal_of(cluster, v) for v in add.operands if v != total]
+    channels = total.type.shape[-1]
+    if len(literals) != 1 or literals[0] is None or add.type != total.type:
+        return cluster, None
+    shape = literals[0].type.shape
+    if literals[0].type.size not in (1, channels) or (shape and shape[-1] != literals[0].type.size):
+        return cluster, None
+    mapping = {add.values[0]: total}
+    nodes: list[Node] = []
+    for node in cluster.nodes:
+        if node is not add:
+            nodes.append(remap(node, mapping))
+            mapping.update(zip(node.values, nodes[-1].values, strict=True))
+    outputs = tuple(mapping.get(v, v) for v in cluster.outputs)
+    rest = Cluster(tuple(nodes), leaves(nodes, outputs), outputs, cluster.results, cluster.actual, cluster.title)
+    return rest, np.broadcast_to(array_of(literals[0]).reshape(-1).astype(np.int64), channels)
 
 
 def lower_integer(selector: Selector, cluster: Cluster, anchor: Node) -> bool:
@@ -65,6 +94,7 @@ def lower_integer(selector: Selector, cluster: Cluster, anchor: Node) -> bool:
     if literal is None or x.node in set(cluster.nodes):
         return False
     zero, w = _zero(cluster, zeros), array_of(literal)
+    cluster, bias = _take_bias(cluster, anchor)
     isa, threads, dtype = selector.isa, selector.threads, arith.STORAGE[x.type.dtype]
     place = selector.source(cluster.actual.get(x, x))
     if isinstance(op, IntegerMatmul):
@@ -72,7 +102,7 @@ def lower_integer(selector: Selector, cluster: Cluster, anchor: Node) -> bool:
         n, k = (rows_of_b, columns_of_b) if op.transpose_b else (columns_of_b, rows_of_b)
         w = w.reshape(rows_of_b, columns_of_b)
         rows = x.type.size // k
-        bias = _correction(selector, zero, w.sum(1 if op.transpose_b else 0, dtype=np.int64))
+        start = _start(selector, zero, w.sum(1 if op.transpose_b else 0, dtype=np.int64), bias)
         return lower_kernel(
             selector,
             cluster,
@@ -91,11 +121,11 @@ def lower_integer(selector: Selector, cluster: Cluster, anchor: Node) -> bool:
             ),
             (x, weight),
             weight=weight,
-            reads=[place, bias],
+            reads=[place, start],
             reshape=(rows_of_b, columns_of_b),
         )
     assert isinstance(op, IntegerConv)
-    bias = _correction(selector, zero, w.sum((1, 2, 3), dtype=np.int64))
+    start = _start(selector, zero, w.sum((1, 2, 3), dtype=np.int64), bias)
     channels = x.type.shape[-1]
     out, each, *kernel = w.shape
     options = {"x_dtype": dtype, "bias": True, "pad_value": zero, "threads": threads}
@@ -109,7 +139,7 @@ def lower_integer(selector: Selector, cluster: Cluster, anchor: Node) -> bool:
             lambda e: depthwise(window, isa, epilogue=e, **options),  # type: ignore[arg-type]
             (x, weight),
             weight=weight,
-            reads=[place, bias],
+            reads=[place, start],
         )
     shape = conv_of(x, out, kernel, op)
     return lower_kernel(
@@ -120,5 +150,5 @@ def lower_integer(selector: Selector, cluster: Cluster, anchor: Node) -> bool:
         lambda e: conv_kernels.conv2d(shape, isa, epilogue=e, **options),  # type: ignore[arg-type]
         (x, weight),
         weight=weight,
-        reads=[place, bias],
+        reads=[place, start],
     )

@@ -18,7 +18,7 @@ from hardy.compiler.types import DType
 from hardy.targets.cpu.kernels import emit, math
 from hardy.targets.cpu.kernels.emit import Expr
 from hardy.targets.cpu.kernels.math import let, like, select
-from hardy.targets.cpu.lower import arith
+from hardy.targets.cpu.lower import arith, quantized
 
 Rule = Callable[[Any, DType, Sequence[Expr]], Expr]
 
@@ -242,6 +242,8 @@ def rule_for(node: Node) -> Rule | None:
         return lambda op, dtype, args: call_library(LIBRARY[kind], *args)
     if kind in COMPOSITE and node.operands[0].type.dtype is not DType.f64:
         return COMPOSITE[kind]
+    if kind in quantized.RULES:
+        return quantized.RULES[kind] if quantized.takes(node) else None
     return SCALAR.get(kind)
 
 
