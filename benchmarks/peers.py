@@ -24,7 +24,7 @@ def export_onnx(module: nn.Module, inputs: Inputs, path: Path) -> None:
     args, kwargs = ((), dict(inputs)) if isinstance(inputs, Mapping) else (inputs, None)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        torch.onnx.export(module, args, path, kwargs=kwargs, dynamo=True, verbose=False)
+        torch.onnx.export(module, args, path, kwargs=kwargs, dynamo=True, verbose=False, external_data=False)
 
 
 def tensors(inputs: Inputs) -> tuple[Tensor, ...]:
@@ -39,17 +39,22 @@ def torch_eager(module: nn.Module, inputs: Inputs) -> Call:
     return call
 
 
-def onnx_runtime(module: nn.Module, inputs: Inputs, threads: int) -> Call:
+def session(path: Path, threads: int) -> onnxruntime.InferenceSession:
+    """An ONNX file in onnxruntime, with all of its optimizations."""
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
     options.log_severity_level = 3
+    return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+
+
+def onnx_runtime(module: nn.Module, inputs: Inputs, threads: int) -> Call:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "model.onnx"
         export_onnx(module, inputs, path)
-        session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
-    feed = {i.name: x.numpy() for i, x in zip(session.get_inputs(), tensors(inputs), strict=True)}
-    return lambda: session.run(None, feed)
+        opened = session(path, threads)
+    feed = {i.name: x.numpy() for i, x in zip(opened.get_inputs(), tensors(inputs), strict=True)}
+    return lambda: opened.run(None, feed)
 
 
 def compiled(artifact: hardy.Artifact, inputs: Inputs) -> Call:

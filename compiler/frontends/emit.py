@@ -2,7 +2,7 @@
 
 Shape arithmetic must vanish before the ops that need its results are built, so small results of
 constants are computed at once. Larger ones are left to the constant folding pass unless an
-importer asks for their value.
+importer asks for their value; so are quantized weights, which passes want to see as they are.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from hardy.compiler.interpret import run_node
 from hardy.compiler.ir import Builder, Constant, Graph, Input, Node, Op, Value, make_node
 from hardy.compiler.literal import Literal
 from hardy.compiler.ops import elementwise as ew
+from hardy.compiler.ops.quant import Dequantize
 from hardy.compiler.ops.shape import BroadcastTo, Concat, Reshape, Slice, Transpose
 from hardy.compiler.types import DType, TensorType
 
@@ -49,7 +50,7 @@ class Emitter:
             small = sum(t.size for t in node.types) <= EAGER and all(
                 v.literal is not None and v.type.size <= EAGER for v in operands
             )
-            if small:
+            if small and not _unpacks(node):
                 literals = _run(node, [v.literal for v in operands if v.literal is not None])
                 return tuple(self.constant(literal) for literal in literals)
             values = self.builder.append(node)
@@ -211,6 +212,11 @@ class Emitter:
 
     def zeros(self, t: TensorType) -> Value:
         return self.full(t.shape, 0, t.dtype)
+
+
+def _unpacks(node: Node) -> bool:
+    """Whether a node makes floats of smaller integers."""
+    return isinstance(node.op, Dequantize) and node.type.nbytes > node.operands[0].type.nbytes
 
 
 def _run(node: Node, operands: list[Literal]) -> list[Literal]:
