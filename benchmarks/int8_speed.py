@@ -3,7 +3,8 @@
 python -m benchmarks.int8_speed [MODEL ...] [--seconds 20] [--threads 1] [--profile]
 
 Each model is quantized once by onnxruntime's own static quantization (QDQ, u8 activations, i8 weights per
-channel, minima and maxima of random inputs: the speed does not depend on the scales); both engines run that file.
+channel, minima and maxima of the example inputs: the speed does not depend on the scales). Both engines run
+that file.
 """
 
 from __future__ import annotations
@@ -92,14 +93,23 @@ def main(
     torch.set_num_threads(threads)
     console = Console()
     table = Table(
-        "model", "steps", "hardy int8 ms", "hardy f32 ms", "ort int8 ms", "ort f32 ms", "f32 / int8", "ort / hardy"
+        "model",
+        "steps",
+        "hardy int8 ms",
+        "hardy f32 ms",
+        "ort int8 ms",
+        "ort f32 ms",
+        "f32 / int8",
+        "ort / hardy",
     )
     for name in models or DEFAULT:
         module, inputs = MODELS[name]()
         with tempfile.TemporaryDirectory() as folder:
             path = quantize_onnx(module, inputs, Path(folder))
             session = peers.session(path, threads)
-            feed = {i.name: x.numpy() for i, x in zip(session.get_inputs(), peers.tensors(inputs), strict=True)}
+            feed = {
+                i.name: x.numpy() for i, x in zip(session.get_inputs(), peers.tensors(inputs), strict=True)
+            }
             small = hardy.compile(path, target=target, self_test=False)
         single = hardy.compile(module, inputs, target=target, self_test=False)
         contenders = {

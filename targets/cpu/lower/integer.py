@@ -14,11 +14,13 @@ from hardy.compiler.ops.quant import IntegerConv, IntegerMatmul
 from hardy.compiler.types import DType
 from hardy.targets.cpu.kernels import conv as conv_kernels
 from hardy.targets.cpu.kernels.depthwise import depthwise
+from hardy.targets.cpu.kernels.integer_batch import Side, integer_batch_matmul
 from hardy.targets.cpu.kernels.kernel import Array
 from hardy.targets.cpu.kernels.matmul import matmul
 from hardy.targets.cpu.lower import arith
 from hardy.targets.cpu.lower.cluster import Cluster, leaves
 from hardy.targets.cpu.lower.kernel_call import array_of, literal_of, lower_kernel
+from hardy.targets.cpu.lower.product import batch_axes
 from hardy.targets.cpu.lower.windows import conv_of, window_of
 from hardy.targets.cpu.program import Ref
 from hardy.targets.cpu.select import Selector
@@ -26,8 +28,13 @@ from hardy.targets.target import YES, Support, no
 
 
 def takes(node: Node) -> Support:
-    """u8 or i8 by a constant i8 weight without zero point; the activations' zero point constant."""
+    """u8 or i8 by a constant i8 weight without zero point; the activations' zero point constant.
+
+    A matrix product also takes two activations with constant zero points.
+    """
     op, (x, weight, *zeros) = node.op, node.operands
+    if _is_product_of_activations(node):
+        return YES
     if x.type.dtype not in (DType.u8, DType.i8) or weight.type.dtype is not DType.i8:
         return no(f"{op.name} of {x.type.dtype} and {weight.type.dtype} is decomposed")
     if not x.type.size or not weight.type.size:
@@ -44,6 +51,16 @@ def takes(node: Node) -> Support:
     if zeros and zeros[0].type.size != 1:
         return no("a zero point for each row is decomposed")
     return YES
+
+
+def _is_product_of_activations(node: Node) -> bool:
+    op, (a, b, *zeros) = node.op, node.operands
+    narrow = a.type.dtype in (DType.u8, DType.i8) and b.type.dtype in (DType.u8, DType.i8)
+    if not isinstance(op, IntegerMatmul) or not narrow or not a.type.size or not b.type.size:
+        return False
+    if any(z.literal is None or z.type.size != 1 for z in zeros):
+        return False
+    return batch_axes(a, b, node.values[0], *node.type.shape[-2:], a.type.shape[-1]) is not None
 
 
 def _zero(cluster: Cluster, zeros: list[Value]) -> int:
@@ -64,7 +81,7 @@ def _start(selector: Selector, zero: int, sums: Array, bias: Array | None) -> Re
 
 
 def _take_bias(cluster: Cluster, anchor: Node) -> tuple[Cluster, Array | None]:
-    """The cluster without the addition of a constant to each channel of the anchor's sums, and that constant."""
+    """The cluster without the addition of a constant to the anchor's channels, and that constant."""
     total = anchor.values[0]
     users = [n for n in cluster.nodes if total in n.operands]
     if len(users) != 1 or not isinstance(users[0].op, Add) or total in cluster.outputs:
@@ -84,15 +101,21 @@ def _take_bias(cluster: Cluster, anchor: Node) -> tuple[Cluster, Array | None]:
             nodes.append(remap(node, mapping))
             mapping.update(zip(node.values, nodes[-1].values, strict=True))
     outputs = tuple(mapping.get(v, v) for v in cluster.outputs)
-    rest = Cluster(tuple(nodes), leaves(nodes, outputs), outputs, cluster.results, cluster.actual, cluster.title)
+    rest = Cluster(
+        tuple(nodes), leaves(nodes, outputs), outputs, cluster.results, cluster.actual, cluster.title
+    )
     return rest, np.broadcast_to(array_of(literals[0]).reshape(-1).astype(np.int64), channels)
 
 
 def lower_integer(selector: Selector, cluster: Cluster, anchor: Node) -> bool:
     op, (x, weight, *zeros) = anchor.op, anchor.operands
     literal = literal_of(cluster, weight)
-    if literal is None or x.node in set(cluster.nodes):
+    if x.node in set(cluster.nodes) or weight.node in set(cluster.nodes):
         return False
+    centred = len(zeros) < 2 or _zero(cluster, zeros[1:]) == 0
+    one_matrix = isinstance(op, IntegerConv) or weight.type.size == np.prod(weight.type.shape[-2:])
+    if literal is None or weight.type.dtype is not DType.i8 or not centred or not one_matrix:
+        return _lower_activations(selector, cluster, anchor)
     zero, w = _zero(cluster, zeros), array_of(literal)
     cluster, bias = _take_bias(cluster, anchor)
     isa, threads, dtype = selector.isa, selector.threads, arith.STORAGE[x.type.dtype]
@@ -151,4 +174,28 @@ def lower_integer(selector: Selector, cluster: Cluster, anchor: Node) -> bool:
         (x, weight),
         weight=weight,
         reads=[place, start],
+    )
+
+
+def _lower_activations(selector: Selector, cluster: Cluster, anchor: Node) -> bool:
+    """A product whose operands are both read as they lie."""
+    op, (a, b, *zeros) = anchor.op, anchor.operands
+    assert isinstance(op, IntegerMatmul)
+    m, n = anchor.type.shape[-2:]
+    k = a.type.shape[-1]
+    batch = batch_axes(a, b, anchor.values[0], m, n, k)
+    if batch is None or a == b:
+        return False
+    sides = [
+        Side(arith.STORAGE[v.type.dtype], _zero(cluster, zeros[i : i + 1])) for i, v in enumerate((a, b))
+    ]
+    return lower_kernel(
+        selector,
+        cluster,
+        anchor,
+        ("integer_batch_matmul", *sides),
+        lambda e: integer_batch_matmul(
+            m, n, k, selector.isa, a=sides[0], b=sides[1], batch=batch, transpose_b=op.transpose_b, epilogue=e
+        ),
+        (a, b),
     )

@@ -36,7 +36,7 @@ def lower_matmul(selector: Selector, cluster: Cluster, anchor: Node) -> bool:
         place = _transposed(selector, cluster, a)
     if literal_of(cluster, b) is not None and math.prod(b.type.shape[:-2]) == 1:
         return _constant(selector, cluster, anchor, place)
-    batch = _batch(a, b, anchor.values[0], m, n, k)
+    batch = batch_axes(a, b, anchor.values[0], m, n, k)
     if batch is None:
         return generic.lower_matmul(selector, cluster, anchor)
     return lower_kernel(
@@ -89,7 +89,7 @@ def _transposed(selector: Selector, cluster: Cluster, a: Value) -> Ref:
     return selector.source(y)
 
 
-def _batch(a: Value, b: Value, y: Value, m: int, n: int, k: int) -> list[Strides] | None:
+def batch_axes(a: Value, b: Value, y: Value, m: int, n: int, k: int) -> list[Strides] | None:
     """The batch axes with their strides; neighbouring axes that step alike are one."""
     outer = broadcast_shapes(a.type.shape[:-2], b.type.shape[:-2])
     steps = [_steps(v.type.shape[:-2], size, len(outer)) for v, size in ((a, m * k), (b, k * n))]

@@ -1,4 +1,4 @@
-"""Conversions between floats and integers of at most 8 bits as expressions: fewer steps than their decompositions.
+"""Conversions between floats and narrow integers as expressions, in fewer steps than their decompositions.
 
 They give the decompositions' results to the bit: scaled by one f32 operation, rounded with halves to even,
 saturated, with the zero point added in integers.
