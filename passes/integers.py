@@ -162,17 +162,44 @@ def largest_sum(total: Value) -> int | None:
 def with_bias(b: Builder, real: Real, bias: Tensor) -> Value | None:
     """The sum of an integer product and a bias along its axis, rounded to whole units of the sum.
 
-    None where the bias does not fit i32 beside the sum: it then has to be added as a float.
+    Beside weights that are almost zero a bias may be more units than i32 holds: such a channel gets larger
+    units, in which its weights are rounded. None where that cannot be.
     """
     most = largest_sum(real.q)
-    if most is None or not real.is_sum:
+    if most is None or not real.is_sum or not bias.isfinite().all():
         return None
-    units = (bias / real.scale).round()
-    if not units.isfinite().all() or units.abs().max() > 2**31 - 1 - most:
-        return None
+    total, scale = real.q, real.scale
+    limit = float(2**31 - 1 - most)
+    least = bias.abs() / limit
+    if (scale < least).any():
+        scale = scale.expand(bias.shape)
+        growth = torch.where(scale > 0, 2.0 ** (least / scale).log2().ceil().clamp(min=0), math.inf)
+        coarse = _coarser(b, total, growth, real.axis)
+        if coarse is None:
+            return None
+        total = coarse
+        scale = torch.where(scale > 0, scale * growth, torch.where(least > 0, least, 1.0))
+    units = torch.where(bias == 0, 0.0, bias / scale).round()
     if not units.any():
-        return dequantized(b, real.q, real.scale, axis=real.axis)
-    shape = [1] * (real.q.type.rank - real.axis)
+        return dequantized(b, total, scale, axis=real.axis)
+    shape = [1] * (total.type.rank - real.axis)
     shape[0] = -1
     term = b.constant(units.to(torch.int32).reshape(shape if units.ndim else []))
-    return dequantized(b, b(Add(), real.q, term), real.scale, axis=real.axis)
+    return dequantized(b, b(Add(), total, term), scale, axis=real.axis)
+
+
+def _coarser(b: Builder, total: Value, growth: Tensor, axis: int) -> Value | None:
+    """The product with each output channel's constant weights divided by `growth` and rounded."""
+    node = total.node
+    weight = node.operands[1]
+    if weight.literal is None or growth.ndim != 1:
+        return None
+    if isinstance(node.op, IntegerMatmul):
+        if weight.type.rank != 2 or axis != total.type.rank - 1:
+            return None
+        shape = [-1, 1] if node.op.transpose_b else [1, -1]
+    else:
+        shape = [-1] + [1] * (weight.type.rank - 1)
+    values = (weight.literal.tensor / growth.reshape(shape)).round().to(torch.int8)
+    kernel = b.constant(values, name=weight.node.name, source=weight.node.source)
+    return b(node.op, node.operands[0], kernel, *node.operands[2:], name=node.name)

@@ -60,7 +60,8 @@ def _is_product_of_activations(node: Node) -> bool:
         return False
     if any(z.literal is None or z.type.size != 1 for z in zeros):
         return False
-    return batch_axes(a, b, node.values[0], *node.type.shape[-2:], a.type.shape[-1]) is not None
+    m, n = node.type.shape[-2:]
+    return batch_axes(a, b, node.values[0], m, n, a.type.shape[-1]) is not None
 
 
 def _zero(cluster: Cluster, zeros: list[Value]) -> int:

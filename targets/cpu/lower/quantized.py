@@ -24,7 +24,9 @@ NARROW = (DType.i8, DType.u8, DType.i4, DType.u4)
 def takes(node: Node) -> bool:
     """Whether parameters are scalars or vectors along the last axis, and types those that are done here."""
     op, (x, *parameters) = node.op, node.operands
-    if not isinstance(op, Quantize | Dequantize | Requantize) or getattr(op, "block", 0):
+    if not isinstance(op, Quantize | Dequantize | Requantize):
+        return False
+    if not isinstance(op, Requantize) and op.block:
         return False
     if any(v.type.rank and op.axis != x.type.rank - 1 for v in parameters):
         return False
