@@ -308,8 +308,8 @@ def operand_shapes_along(result: TensorType, operand: TensorType, axis: int) -> 
         return {"same"}
     if operand.size == 1:
         return {"scalar"}
-    names = {result.rank - 1: "last", 1: "channel"}
-    return {names[axis]} if axis in names else set()
+    # Of a matrix, both.
+    return {name for name, a in (("last", result.rank - 1), ("channel", 1)) if a == axis}
 
 
 def _is_scalar_constant(v: Value) -> bool:

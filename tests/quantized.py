@@ -64,10 +64,12 @@ class QdqBuilder:
 
 
 class Random:
-    """Grows one QDQ graph."""
+    """Grows one QDQ graph; with `smooth`, some layers are followed by functions that no two machines
+    compute to the same bit."""
 
-    def __init__(self, draw: Callable[[st.SearchStrategy[int]], int]) -> None:
+    def __init__(self, draw: Callable[[st.SearchStrategy[int]], int], smooth: bool) -> None:
         self._draw = draw
+        self.smooth = smooth
         self.g = QdqBuilder(self.number(0, 2**16))
         self.values: list[Value] = []
 
@@ -96,7 +98,7 @@ class Random:
             y = self.g.conv(x, channels, groups=channels, stride=self.number(1, 2))
         else:
             y = self.g.conv(x, self.number(1, 20), 2 * self.number(0, 1) + 1, self.number(1, 2))
-        ops = (None, None, Relu(), Clamp(0.0, 6.0), Gelu(), Sigmoid())
+        ops = (None, None, Relu(), Clamp(0.0, 6.0), *((Gelu(), Sigmoid()) if self.smooth else ()))
         op = ops[self.number(0, len(ops) - 1)]
         self.quantized(y if op is None else self.g.b(op, y))
 
@@ -160,6 +162,6 @@ class Random:
 
 
 @st.composite
-def qdq_graphs(draw: Callable[[st.SearchStrategy[int]], int], steps: int = 6) -> Graph:
+def qdq_graphs(draw: Callable[[st.SearchStrategy[int]], int], steps: int = 6, smooth: bool = True) -> Graph:
     """A random network in QDQ form."""
-    return Random(draw).build(steps)
+    return Random(draw, smooth).build(steps)
