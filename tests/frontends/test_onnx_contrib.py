@@ -34,6 +34,14 @@ def u8(value: int) -> Array:
     return np.array(value, dtype=np.uint8)
 
 
+def i8(value: int) -> Array:
+    return np.array(value, dtype=np.int8)
+
+
+def whole(n: int) -> Array:
+    return np.arange(n, dtype=np.int32) * 100 - 200
+
+
 X, Y = bytes_(2, 3, 4, 4), bytes_(1, 3, 1, 4)
 QUANTIZED = [f32(0.02), u8(120)]
 
@@ -55,6 +63,20 @@ CASES: list[tuple[str, list[Array], dict[str, Any]]] = [
     ("QLinearSigmoid", [X, *QUANTIZED, f32(1 / 256), u8(0)], {}),
     ("QLinearLeakyRelu", [X, *QUANTIZED, f32(0.02), u8(30)], {"alpha": 0.1}),
     ("QLinearGlobalAveragePool", [X, *QUANTIZED, f32(0.01), u8(120)], {}),
+    (
+        "QLinearAveragePool",
+        [X, *QUANTIZED, f32(0.01), u8(120)],
+        {"kernel_shape": [3, 3], "pads": [1, 0, 1, 0], "strides": [2, 1]},
+    ),
+    ("QLinearSoftmax", [X, *QUANTIZED, f32(1 / 256), u8(0)], {"axis": 1, "opset": 13}),
+    ("QLinearWhere", [X > 99, X, *QUANTIZED, X, f32(0.03), u8(99), f32(0.05), u8(128)], {}),
+    (
+        "QGemm",
+        [bytes_(3, 8), *QUANTIZED, bytes_(5, 8, dtype=np.int8), f32(0.01), i8(0), whole(5), f32(0.3), u8(9)],
+        {"transB": 1},
+    ),
+    ("QGemm", [bytes_(3, 8), *QUANTIZED, bytes_(8, 5, dtype=np.int8), f32(0.01), i8(0), whole(5)], {}),
+    ("DynamicQuantizeMatMul", [floats(3, 8), bytes_(8, 5), f32(0.01), u8(120), floats(5)], {}),
     ("QLinearConcat", [f32(0.03), u8(100), X, *QUANTIZED, X, f32(0.05), u8(7)], {"axis": 1}),
 ]
 

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from hardy.compiler.conformance.case import Case, between, case, exactly, full_range
 from hardy.compiler.ops.quant import (
     Dequantize,
+    DynamicQuantize,
     IntegerConv,
     IntegerMatmul,
     Quantize,
@@ -69,6 +70,14 @@ def cases() -> Iterator[Case]:
         fill={0: full_range, 1: exactly(1, 8, 31)},
         label="channel",
     )
+    zeros = exactly(0, 0, 0, 1.5, 3.0, 0.25)
+    for label, by_range in (
+        ("tensor", DynamicQuantize(DType.u8)),
+        ("rows", DynamicQuantize(DType.i8, rows=True)),
+        ("symmetric", DynamicQuantize(DType.i8, rows=True, symmetric=True)),
+    ):
+        yield case(by_range, "f32[5,33]", label=label)
+        yield case(by_range, "f32[2,3]", fill={0: zeros}, label=f"{label}_zeros")
     for a in ("u8", "i8"):
         for w in ("i8", "u8"):
             types = (f"{a}[17,70]", f"{w}[70,35]")

@@ -89,7 +89,7 @@ def _over_axis(ctx: Context, apply: Callable[[Value, int], Value]) -> Value:
     return ctx.e.reshape(apply(flat, 1), x.type.shape)
 
 
-def _softmax(ctx: Context) -> Value:
+def softmax(ctx: Context) -> Value:
     return _over_axis(ctx, lambda x, axis: ctx(act.Softmax(axis), x))
 
 
@@ -127,7 +127,7 @@ IMPORTERS: dict[str, Importer] = {
     "Selu": _selu,
     "Shrink": _shrink,
     "Sigmoid": _unary(act.Sigmoid()),
-    "Softmax": _softmax,
+    "Softmax": softmax,
     "Softplus": _unary(act.Softplus()),
     "Softsign": _softsign,
     "Swish": _swish,

@@ -61,7 +61,7 @@ def _arguments(w: Window, padding: Pairs) -> tuple[tuple[int, ...], tuple[int, .
     return w.kernel, w.strides, padding, w.dilations
 
 
-def _average_pool(ctx: Context) -> Value:
+def average_pool(ctx: Context) -> Value:
     x = ctx[0]
     p = _pooling(ctx, x)
     counted = bool(ctx.integer("count_include_pad", 0))
@@ -195,7 +195,7 @@ def _max_unpool(ctx: Context) -> Value:
 
 
 IMPORTERS: dict[str, Importer] = {
-    "AveragePool": _average_pool,
+    "AveragePool": average_pool,
     "GlobalAveragePool": _global_average_pool,
     "GlobalLpPool": _global_lp_pool,
     "GlobalMaxPool": _global_max_pool,

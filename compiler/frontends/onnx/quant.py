@@ -2,10 +2,20 @@
 
 from __future__ import annotations
 
-from hardy.compiler.frontends.onnx.context import Context, Importer
+from hardy.compiler.frontends.onnx.context import Context, Importer, Item
 from hardy.compiler.frontends.onnx.conv import cropped, window
 from hardy.compiler.ir import Value
-from hardy.compiler.ops.quant import Dequantize, IntegerConv, IntegerMatmul, Quantize, Requantize
+from hardy.compiler.ops.activation import Clamp
+from hardy.compiler.ops.elementwise import Round
+from hardy.compiler.ops.linear import Matmul
+from hardy.compiler.ops.quant import (
+    Dequantize,
+    DynamicQuantize,
+    IntegerConv,
+    IntegerMatmul,
+    Quantize,
+    Requantize,
+)
 from hardy.compiler.types import DType, TensorType
 
 
@@ -91,8 +101,6 @@ def integer_matmul(ctx: Context, a: Value, b: Value, a_zero: Value | None, b_zer
         wide = [e.sub(v, e.cast(z, DType.i32)) for v, z in zip(wide, zeros, strict=False)] + wide[
             len(zeros) :
         ]
-        from hardy.compiler.ops.linear import Matmul
-
         return ctx(Matmul(), *wide)
     return ctx(IntegerMatmul(), a, b, *zeros)
 
@@ -106,15 +114,35 @@ def _qlinear_matmul(ctx: Context) -> Value:
     total = integer_matmul(ctx, ctx[0], ctx[3], ctx[2], ctx[5])
     scales = [e.cast(per_tensor(ctx, ctx[i]), DType.f32) for i in (1, 4, 6)]
     zero = per_tensor(ctx, ctx[7])
-    if scales[0].type.rank or scales[1].type.rank > 1 or scales[2].type.rank or zero.type.rank:
-        ctx.unsupported("QLinearMatMul with a scale for each row", hint="quantize the activations per tensor")
-    scale = e.div(e.mul(scales[0], scales[1]), scales[2])
-    return ctx(Requantize(zero.type.dtype, axis=total.type.rank - 1), total, scale, zero)
+    if not scales[0].type.rank and scales[1].type.rank < 2 and not scales[2].type.rank and not zero.type.rank:
+        scale = e.div(e.mul(scales[0], scales[1]), scales[2])
+        return ctx(Requantize(zero.type.dtype, axis=total.type.rank - 1), total, scale, zero)
+    # One scale for each row of A and of the result, and for each column of B.
+    left, right, result = _rows(ctx, scales[0]), scales[1], _rows(ctx, scales[2])
+    q = ctx(Round(), e.mul(e.cast(total, DType.f32), e.div(e.mul(left, right), result)))
+    q = e.add(q, e.cast(_rows(ctx, zero), DType.f32))
+    return e.cast(ctx(Clamp(*zero.type.dtype.range), q), zero.type.dtype)
+
+
+def _rows(ctx: Context, parameter: Value) -> Value:
+    """A parameter with one entry a row, as a column."""
+    return ctx.e.reshape(parameter, (parameter.type.size, 1)) if parameter.type.rank == 1 else parameter
+
+
+def dynamic_quantize(ctx: Context, x: Value) -> tuple[Value, Value, Value]:
+    """x as u8 by its own range, with the scale and zero point."""
+    q, scale, zero = ctx.multi(DynamicQuantize(DType.u8), x)
+    return q, scale, zero
+
+
+def _dynamic_quantize_linear(ctx: Context) -> list[Item | None]:
+    return list(dynamic_quantize(ctx, ctx[0]))
 
 
 IMPORTERS: dict[str, Importer] = {
     "ConvInteger": _conv_integer,
     "DequantizeLinear": _dequantize_linear,
+    "DynamicQuantizeLinear": _dynamic_quantize_linear,
     "MatMulInteger": _matmul_integer,
     "QLinearConv": _qlinear_conv,
     "QLinearMatMul": _qlinear_matmul,

@@ -97,7 +97,7 @@ def _activations(ctx: Context, default: tuple[str, ...], directions: int) -> tup
     return names
 
 
-def _lstm(ctx: Context) -> list[Item | None]:
+def lstm(ctx: Context) -> list[Item | None]:
     layer = _layer(ctx, 4, 2)
     default = ("sigmoid", "tanh", "tanh")
     names = _activations(ctx, default, layer.directions)
@@ -293,4 +293,4 @@ def _function(ctx: Context, name: str, alpha: float, beta: float) -> Function:
     return table[name]
 
 
-IMPORTERS: dict[str, Importer] = {"GRU": _gru, "LSTM": _lstm, "RNN": _rnn}
+IMPORTERS: dict[str, Importer] = {"GRU": _gru, "LSTM": lstm, "RNN": _rnn}

@@ -7,6 +7,7 @@ from hardy.compiler.frontends.onnx import (
     attention,
     classic,
     contrib,
+    contrib_quant,
     control,
     conv,
     elementwise,
@@ -49,5 +50,6 @@ IMPORTERS: dict[tuple[str, str], Importer] = {
 }
 IMPORTERS |= {("", name): importer for name, importer in (classic.STANDARD | contrib.STANDARD).items()}
 IMPORTERS |= {("com.microsoft", name): importer for name, importer in contrib.IMPORTERS.items()}
+IMPORTERS |= {("com.microsoft", name): importer for name, importer in contrib_quant.IMPORTERS.items()}
 IMPORTERS |= {("ai.onnx.ml", name): importer for name, importer in classic.IMPORTERS.items()}
 IMPORTERS |= {("ai.onnx.preview.training", name): importer for name, importer in training.IMPORTERS.items()}
