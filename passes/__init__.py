@@ -32,6 +32,7 @@ from hardy.passes.prune import Prune
 from hardy.passes.prune_channels import PruneChannels
 from hardy.passes.quantize import Quantize
 from hardy.passes.recover import Recover
+from hardy.passes.quantize_dynamic import QuantizeDynamic
 from hardy.passes.simplify import Simplify
 from hardy.passes.widen_convolutions import WidenConvolutions
 
@@ -62,6 +63,7 @@ __all__ = [
     "Quantize",
     "Recover",
     "LowerQuantization",
+    "QuantizeDynamic",
     "Simplify",
     "WidenConvolutions",
     "passes_by_name",
@@ -91,6 +93,7 @@ BUILT_IN: tuple[type[Pass], ...] = (
     Quantize,
     Recover,
     LowerQuantization,
+    QuantizeDynamic,
     Simplify,
     WidenConvolutions,
 )

@@ -44,9 +44,10 @@ class GroupPolicy:
     whose own operand is smaller than their result, such as dequantize.
     A group has at most `nodes` nodes (constants not counted), `operands` operands and `outputs`
     results. The operands of nodes that follow an anchor have the shape of its result ("same"), one
-    element ("scalar"), or are a vector along the last axis ("last") or axis 1 ("channel"): `shapes`
-    lists those allowed. `accept(anchor, member)` has the last word; without an anchor it gets the
-    group's first node. With `singles` off, a node that nothing joins stays as it is.
+    element ("scalar"), or are a vector along the last axis ("last") or axis 1 ("channel"), or one over all
+    axes but the last ("row"): `shapes` lists those allowed. `accept(anchor, member)` has the last word;
+    without an anchor it gets the group's first node. With `singles` off, a node that nothing joins stays
+    as it is.
     """
 
     anchors: Mapping[type[Op], Anchor] = field(default_factory=dict)
@@ -286,7 +287,7 @@ class _Growth:
 
 
 def operand_shapes(result: TensorType, operand: TensorType) -> set[str]:
-    """How an operand that broadcasts lies in a result: some of same, scalar, last, channel."""
+    """How an operand that broadcasts lies in a result: some of same, scalar, last, channel, row."""
     found = set()
     if operand.shape == result.shape:
         found.add("same")
@@ -294,6 +295,8 @@ def operand_shapes(result: TensorType, operand: TensorType) -> set[str]:
         found.add("scalar")
     wide = (1,) * (result.rank - operand.rank) + operand.shape
     axes = [i for i, n in enumerate(wide) if n != 1]
+    if result.rank and wide == (*result.shape[:-1], 1):
+        found.add("row")
     if len(axes) <= 1:
         if axes == [result.rank - 1]:
             found.add("last")

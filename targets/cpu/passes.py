@@ -42,7 +42,7 @@ POLICY = GroupPolicy(
         reduce.ReduceMin: Anchor("reduce", producers=True),
     },
     widening=frozenset({quant.Dequantize}),
-    shapes=frozenset({"same", "scalar", "last"}),
+    shapes=frozenset({"same", "scalar", "last", "row"}),
     accept=accept,
 )
 

@@ -24,12 +24,13 @@ Pack = Callable[[Array], Array]
 class EpilogueOperand:
     """One extra input of an epilogue.
 
-    `full` has the output's layout and shape, `channel` is a vector over the last axis, `scalar` has one
-    element; `dtype` is TVM's name of the element type. A `full` operand may be the output itself (in place).
+    `full` has the output's layout and shape, `channel` is a vector over the last axis, `row` one over all
+    others, `scalar` has one element; `dtype` is TVM's name of the element type. A `full` operand may be the
+    output itself (in place).
     """
 
     dtype: str
-    kind: Literal["full", "channel", "scalar"]
+    kind: Literal["full", "channel", "row", "scalar"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +70,8 @@ class Output:
     def __init__(self, code: Code, epilogue: Epilogue, elements: int, channels: int) -> None:
         self._code = code
         self._epilogue = epilogue
-        sizes = {"full": elements, "channel": channels, "scalar": 1}
+        rows = elements // max(channels, 1)
+        sizes = {"full": elements, "channel": channels, "row": rows, "scalar": 1}
         self.names = tuple(f"epilogue{i}" for i in range(len(epilogue.operands))) + ("output",)
         self._operands: list[tuple[EpilogueOperand, Buffer]] = [
             (operand, code.pointer(name, operand.dtype, sizes[operand.kind]))
@@ -77,7 +79,6 @@ class Output:
         ]
         self._bits = epilogue.dtype == BITS
         if self._bits:
-            rows = elements // max(channels, 1)
             self._buffer = code.pointer("output", "uint8", rows * -(-channels // 8))
         else:
             self._buffer = code.pointer("output", epilogue.dtype, elements)
@@ -105,13 +106,15 @@ class Output:
     def value(self, index: Expr, channel: Expr, acc: Expr) -> Expr:
         """The epilogue of `acc`."""
         lanes = emit.lanes_of(acc)
-        at = {"full": index, "channel": channel}
-        operands = [
-            emit.splat(self._code.load(buffer, 0, 1), lanes)
-            if operand.kind == "scalar"
-            else self._code.load(buffer, at[operand.kind], lanes)
-            for operand, buffer in self._operands
-        ]
+        row = emit.floordiv(index - channel, self._channels)
+        operands = []
+        for operand, buffer in self._operands:
+            if operand.kind in ("scalar", "row"):
+                value = self._code.load(buffer, row if operand.kind == "row" else 0, 1)
+                operands.append(emit.splat(value, lanes))
+            else:
+                at = index if operand.kind == "full" else channel
+                operands.append(self._code.load(buffer, at, lanes))
         return self._epilogue.apply(self._code.let(acc), operands)
 
 

@@ -20,7 +20,7 @@ from hardy.targets.cpu.lower import arith, scalar
 from hardy.targets.cpu.lower.cluster import Cluster, is_immediate
 from hardy.targets.cpu.lower.movement import SOURCES
 
-Kind = Literal["full", "channel", "scalar"]
+Kind = Literal["full", "channel", "row", "scalar"]
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,8 @@ def tail_of(cluster: Cluster, anchor: Node, own: Sequence[Value], isa: Isa) -> T
 
     `own` are the operands that the kernel reads itself. The accumulator is the anchor's result in its compute
     type. Every other node must be elementwise over values of the result's shape, vectors along its last axis
-    and single elements; the last one may pack bits, where the vectors of whole channels are whole bytes.
+    or over all others, and single elements; the last one may pack bits, where the vectors of whole channels are
+    whole bytes.
     """
     rest = [n for n in cluster.nodes if n is not anchor]
     if any(isinstance(n.op, PackBits) for n in rest):
@@ -106,6 +107,8 @@ def _kind(shape: Sequence[int], full: Sequence[int]) -> Kind | None:
         return "full"
     if full and size == full[-1] and shape[-1] == full[-1]:
         return "channel"
+    if full and tuple(shape) == (*full[:-1], 1):
+        return "row"
     # A vector on its way to the last axis has to be a plain vector.
     return None
 
@@ -123,14 +126,15 @@ def _immediate(value: Value, lanes: int) -> Expr:
     return arith.immediate(literal, lanes)
 
 
-def in_place_pairs(names: Sequence[str], tail: Tail, extra: int) -> tuple[tuple[int, int], ...]:
+def in_place_pairs(names: Sequence[str], tail: Tail) -> tuple[tuple[int, int], ...]:
     """The full operands that the output may overwrite: (parameter read, parameter written)."""
     output = names.index("output")
     if tail.epilogue.dtype == BITS:
         return ()
+    first = output - len(tail.operands)
     width = arith.BYTES[tail.epilogue.dtype]
     return tuple(
-        (extra + i, output)
+        (first + i, output)
         for i, operand in enumerate(tail.epilogue.operands)
         if operand.kind == "full" and arith.BYTES[operand.dtype] == width
     )

@@ -52,7 +52,7 @@ def lower_kernel(
 
     def make(name: str) -> KernelFunction:
         kernel = build(tail.epilogue)
-        pairs = in_place_pairs(kernel.inputs, tail, len(own))
+        pairs = in_place_pairs(kernel.inputs, tail)
         return KernelFunction(name, kernel.func, kernel.workspace_bytes, pairs, kernel.pack)
 
     function = selector.kernel((key, cluster.key), cluster.label, make)

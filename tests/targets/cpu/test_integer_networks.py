@@ -7,15 +7,16 @@ import torch
 from hypothesis import HealthCheck, given, settings
 
 from hardy.compiler.interpret import evaluate
-from hardy.compiler.ir import Graph
+from hardy.compiler.ir import Builder, Graph
 from hardy.compiler.ops.activation import Relu
 from hardy.compiler.ops.elementwise import Add
-from hardy.compiler.ops.linear import Matmul
+from hardy.compiler.ops.linear import Conv, Matmul
 from hardy.compiler.ops.norm import ReduceMean
 from hardy.compiler.ops.pool import MaxPool
 from hardy.compiler.ops.shape import Reshape
 from hardy.compiler.pipeline import Pipeline, random_inputs
-from hardy.passes import LowerQuantization
+from hardy.compiler.types import DType, TensorType
+from hardy.passes import LowerQuantization, QuantizeDynamic
 from hardy.targets.cpu.isa import Isa
 from hardy.targets.cpu.passes import pipeline
 from tests.quantized import QdqBuilder, qdq_graphs
@@ -94,3 +95,25 @@ def test_sums_that_a_float_bias_follows_are_not_contracted(isa: Isa) -> None:
     x = g.qdq(g.input("x", 4, 16), 0.03, 128)
     y = g.b(Add(), g.b(Reshape((4, 16)), g.linear(x, 16)), g.input("y", 4, 16))
     require_same_bits(g.finish(y=y), isa)
+
+
+def dynamic_network() -> Graph:
+    b = Builder()
+    x = b.input("x", TensorType(DType.f32, (2, 7, 33)))
+    w, bias = torch.randn(33, 20), torch.randn(20)
+    y = b(Relu(), b(Add(), b(Matmul(), x, b.constant(w)), b.constant(bias)))
+    y = b(Add(), y, b(Matmul(transpose_b=True), y, b.constant(torch.randn(20, 20))))
+    image = b.input("image", TensorType(DType.f32, (1, 5, 9, 9)))
+    kernel = b.constant(torch.randn(16, 5, 3, 3))
+    z = b(Conv((2, 2), ((1, 1), (1, 1)), (1, 1)), image, kernel, b.constant(torch.randn(16)))
+    return b.finish({"y": y, "z": z})
+
+
+@pytest.mark.parametrize("rows", [False, True])
+@pytest.mark.parametrize("symmetric", [False, True])
+def test_dynamic_quantization_gives_the_same_bits(isa: Isa, rows: bool, symmetric: bool) -> None:
+    graph = QuantizeDynamic(rows, symmetric).run(dynamic_network())
+    kinds = [s.rsplit("_", 2)[0] for s in require_same_bits(graph, isa).steps]
+    # Scale, bias, activation and residual are in the products' registers.
+    assert sum(k.startswith("integer_matmul_dequantize_mul_add") for k in kinds) == 2
+    assert sum(k.startswith("integer_conv_dequantize_mul_add") for k in kinds) == 1
