@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +12,7 @@ import pytest
 import torch
 
 import hardy
-from hardy.compiler.driver import compile_model
+from hardy.compiler.driver import _validate_program, compile_model
 from hardy.compiler.errors import MismatchError, TargetError, UnsupportedError, UsageError
 from hardy.compiler.ir import Builder, Graph, Node, Value, transform
 from hardy.compiler.models import Binding
@@ -19,6 +20,7 @@ from hardy.compiler.ops.elementwise import Add, Neg, Sub
 from hardy.compiler.pass_list import describe_pass, parse_pass, resolve_passes, split_list
 from hardy.compiler.pipeline import Pass, sqnr
 from hardy.compiler.types import DType
+from hardy.passes import LowerQuantization
 from hardy.targets.reference.target import ReferenceTarget
 from hardy.targets.target import YES, Package, QuantizationScheme, Stage, Support, find_target, no
 
@@ -199,6 +201,19 @@ def test_validate_finds_the_program_that_is_wrong(graph: Graph) -> None:
     hardy.compile(graph, target=Liar())
     with pytest.raises(MismatchError, match="output 'y' of the compiled program"):
         hardy.compile(graph, target=Liar(), validate=True)
+
+
+def test_a_lossy_pass_that_changed_nothing_does_not_weaken_validation(graph: Graph) -> None:
+    compilation = compile_model(
+        graph, None, binding=Binding({}, {}, {}), target="reference", passes=[LowerQuantization()]
+    )
+    assert not LowerQuantization.exact
+    (unchanged,) = compilation.passes
+    other = hardy.compile(WrongSign().run(graph), target="reference")
+    with pytest.raises(MismatchError, match="output 'y' of the compiled program"):
+        _validate_program(other, graph, [LowerQuantization()], [unchanged])
+    changed = dataclasses.replace(unchanged, changed=True)
+    _validate_program(other, graph, [LowerQuantization()], [changed])
 
 
 def test_validate_refuses_a_target_that_cannot_run_here(graph: Graph) -> None:
