@@ -97,11 +97,20 @@ def test_matmul_takes_bias_activation_and_residual_into_its_epilogue() -> None:
 
 def test_what_does_not_fit_an_epilogue_gets_a_kernel_of_its_own() -> None:
     b = Builder()
-    x, w, column = b.input("x", f32(8, 16)), b.input("w", f32(16, 24)), b.input("c", f32(8, 1))
-    body = b.finish({"y": b(Add(), b(Matmul(), x, w), column)})
-    inputs = [torch.randn(8, 16), torch.randn(16, 24), torch.randn(8, 1)]
+    x, w, middle = b.input("x", f32(2, 8, 16)), b.input("w", f32(16, 24)), b.input("m", f32(1, 8, 1))
+    body = b.finish({"y": b(Add(), b(Matmul(), x, w), middle)})
+    inputs = [torch.randn(2, 8, 16), torch.randn(16, 24), torch.randn(1, 8, 1)]
     compiled = require_reference(grouped("matmul", body), inputs)
     assert len(compiled.steps) == 2
+
+
+def test_a_number_for_each_row_fits_an_epilogue() -> None:
+    b = Builder()
+    x, w, column = b.input("x", f32(2, 9, 16)), b.input("w", f32(16, 27)), b.input("c", f32(2, 9, 1))
+    body = b.finish({"y": b(Mul(), b(Matmul(), x, w), column)})
+    inputs = [torch.randn(2, 9, 16), torch.randn(16, 27), torch.randn(2, 9, 1)]
+    compiled = require_reference(grouped("matmul", body), inputs)
+    assert len(compiled.steps) == 1
 
 
 def test_layers_of_one_shape_share_a_kernel_and_not_their_weights() -> None:
