@@ -31,8 +31,8 @@ from hardy.passes.pipelines import CLEANUP, DEFAULT
 from hardy.passes.prune import Prune
 from hardy.passes.prune_channels import PruneChannels
 from hardy.passes.quantize import Quantize
-from hardy.passes.recover import Recover
 from hardy.passes.quantize_dynamic import QuantizeDynamic
+from hardy.passes.recover import Recover
 from hardy.passes.simplify import Simplify
 from hardy.passes.widen_convolutions import WidenConvolutions
 
@@ -58,12 +58,12 @@ __all__ = [
     "FusePatterns",
     "GroupPolicy",
     "LowerBinary",
+    "LowerQuantization",
     "Prune",
     "PruneChannels",
     "Quantize",
-    "Recover",
-    "LowerQuantization",
     "QuantizeDynamic",
+    "Recover",
     "Simplify",
     "WidenConvolutions",
     "passes_by_name",

@@ -36,7 +36,7 @@ def tail_of(cluster: Cluster, anchor: Node, own: Sequence[Value], isa: Isa) -> T
 
     `own` are the operands that the kernel reads itself. The accumulator is the anchor's result in its compute
     type. Every other node must be elementwise over values of the result's shape, vectors along its last axis
-    or over all others, and single elements; the last one may pack bits, where the vectors of whole channels are
+    or over all others, and single elements; the last one may pack bits, where vectors of whole channels are
     whole bytes.
     """
     rest = [n for n in cluster.nodes if n is not anchor]
