@@ -33,6 +33,7 @@ from hardy.passes import (
     FormGroups,
     FusePatterns,
     GroupPolicy,
+    LowerBinary,
     Simplify,
     WidenConvolutions,
 )
@@ -64,6 +65,7 @@ PASSES: tuple[Pass, ...] = (
     FormGroups(POLICY),
     FormGroups(GroupPolicy(outputs=3)),
     FusePatterns(),
+    LowerBinary(),
     Simplify(),
     WidenConvolutions(),
 )
