@@ -128,7 +128,7 @@ def train(module: Network, data: Images, epochs: int, rate: float, teacher: Tens
                 spent = time.perf_counter() - started
                 left = spent / done * (steps - done)
                 print(
-                    f"  epoch {epoch + 1} of {epochs}, loss {float(loss):.3f}, {left:.0f} s left", flush=True
+                    f"  epoch {epoch + 1} of {epochs}, loss {loss.item():.3f}, {left:.0f} s left", flush=True
                 )
     module.eval()
 

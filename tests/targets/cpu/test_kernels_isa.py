@@ -29,6 +29,7 @@ AVX512 = AVX2 + " avx512f avx512bw avx512dq avx512vl avx512cd"
     [
         (AVX512 + " avx512_vnni amx_tile amx_int8 amx_bf16", "avx512+vnni+amx"),
         (AVX512 + " avx512_vnni", "avx512+vnni"),
+        (AVX512 + " avx512_vpopcntdq avx512_vnni", "avx512+vnni+vpopcntdq"),
         (AVX512, "avx512"),
         (AVX2 + " avx512f", "avx2"),
         ("sse sse2", "portable"),
@@ -65,6 +66,6 @@ def test_unknown_names_are_refused(name):
 
 
 def test_llvm_is_told_every_feature_and_no_processor_name():
-    target = by_name("avx512+vnni").target()
+    target = by_name("avx512+vnni+vpopcntdq").target()
     assert target["mcpu"] == "x86-64"
-    assert {"+avx512f", "+avx512vnni"} <= set(target["mattr"])
+    assert {"+avx512f", "+avx512vnni", "+avx512vpopcntdq"} <= set(target["mattr"])
