@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import onnx
 import torch
 import torch.nn.functional as F
 from PIL import Image, ImageDraw, ImageFont
@@ -125,7 +126,8 @@ def picture_of(word: str, font: str, sigma: float, rng: np.random.Generator) -> 
 
 
 FONTS = ("DejaVuSans", "DejaVuSerif", "DejaVuSans-Bold", "DejaVuSansMono")
-SIGMAS = (0.0, 30.0, 60.0)
+# Of these f32 reads nearly all words, most, and clearly fewer: a measure that can rise and fall.
+SIGMAS = (0.0, 90.0, 120.0)
 
 
 def pictures(texts: Sequence[str], seed: int) -> list[Tensor]:
@@ -141,7 +143,8 @@ def text_lines(folder: Path) -> Task:
     texts = words(100, 1)
 
     def score(given: Sequence[Tensor], expected: Sequence[Tensor]) -> float:
-        read = [decode(scores, characters) for scores in given]
+        # Whether a blank margin reads as a space says nothing about the word, and flips with any rounding.
+        read = [decode(scores, characters).strip() for scores in given]
         return 100 * sum(r == t for r, t in zip(read, texts * len(SIGMAS), strict=True)) / len(read)
 
     calibration = [{"x": x} for x in pictures(words(24, 0), 2)]
@@ -221,6 +224,8 @@ def _from_torch(
     graph = hardy.trace(module, example, self_test=False)
     path = Path(tempfile.mkdtemp(dir=folder)) / "model.onnx"
     export_onnx(module, example, path)
+    # onnxruntime's preparation of graphs does not find weights in a file of their own.
+    onnx.save(onnx.load(path), path)
 
     def named(samples: Sequence[tuple[Tensor, ...]]) -> Feeds:
         return [dict(zip(graph.input_names, sample, strict=True)) for sample in samples]
