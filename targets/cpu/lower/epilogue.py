@@ -64,8 +64,9 @@ def tail_from(cluster: Cluster, result: Value, rest: Sequence[Node], own: Sequen
     given = [v for v in used if v in cluster.inputs and v != result]
     if any(v.node in set(rest) for v in own) or any(scalar.needs_library(n) for n in rest):
         return None
-    kinds: dict[Value, Kind] = {}
-    for value in (result, *given, *(v for n in computed for v in n.values)):
+    # The accumulator fills the kernel's result, even where that is a single element.
+    kinds: dict[Value, Kind] = {result: "full"}
+    for value in (*given, *(v for n in computed for v in n.values)):
         kind = _kind(value.type.shape, shape)
         if kind is None:
             return None
