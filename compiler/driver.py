@@ -9,7 +9,7 @@ import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args
 
 import numpy as np
 
@@ -25,6 +25,8 @@ from hardy.compiler.progress import Progress, telling
 from hardy.compiler.text import print_graph
 from hardy.compiler.tolerance import Difference, require_close
 from hardy.targets.target import Package, Target, find_target, refuse_unsupported
+
+WeightForm = Literal["raw", "coded"]
 
 
 @dataclass(frozen=True)
@@ -59,6 +61,7 @@ def compile(
     self_test: bool = True,
     keep_passes: bool = True,
     keep_graph_weights: bool = False,
+    weights: WeightForm = "raw",
 ) -> Artifact:
     """Compile a model for a target.
 
@@ -77,6 +80,8 @@ def compile(
     keep_passes: keep the graph's text after each pass in the artifact.
     keep_graph_weights: keep the data of the final graph's constants even if the target does not
         need it, so that the graph can be run by the reference.
+    weights: how the artifact stores tensors: "raw" maps them from disk, "coded" takes the fewest bytes
+        and decodes them on loading; see docs/artifact.md.
     """
     return compile_model(
         model,
@@ -94,6 +99,7 @@ def compile(
         self_test=self_test,
         keep_passes=keep_passes,
         keep_graph_weights=keep_graph_weights,
+        weights=weights,
     ).artifact
 
 
@@ -114,9 +120,12 @@ def compile_model(
     self_test: bool = True,
     keep_passes: bool = True,
     keep_graph_weights: bool = False,
+    weights: WeightForm = "raw",
     progress: Progress | None = None,
 ) -> Compilation:
     """`compile`, with what was measured and with progress."""
+    if weights not in get_args(WeightForm):
+        raise UsageError(f"weights cannot be stored {weights!r}", hint="give raw or coded")
     if out is not None:
         check_destination(out, is_artifact)
     chosen = find_target(target) if isinstance(target, str) else target
@@ -142,7 +151,7 @@ def compile_model(
 
     keep = keep_graph_weights or chosen.keeps_graph_weights
     report = _report(imported, pipeline, result, stop_after)
-    built = Built(result.graph, package, report, keeper.texts, keep)
+    built = Built(result.graph, package, report, keeper.texts, keep, weights == "coded")
     manifest = {
         "hardy": _version(),
         "target": {
@@ -152,7 +161,7 @@ def compile_model(
         },
         "interface": interface_of(built.input_types, built.output_types),
         "model": {**imported.provenance, "graph_sha256": _digest(imported.graph)},
-        "options": _options(binding, pipeline, stop_after),
+        "options": _options(binding, pipeline, stop_after, weights),
         "weights": built.digests,
         "graph_weights": keep,
     }
@@ -371,7 +380,9 @@ def _rounded(value: Any) -> Any:
     return value
 
 
-def _options(binding: Binding, pipeline: Sequence[Pass], stop_after: str | None) -> dict[str, Any]:
+def _options(
+    binding: Binding, pipeline: Sequence[Pass], stop_after: str | None, weights: WeightForm
+) -> dict[str, Any]:
     return {
         "dims": dict(binding.dims),
         "shapes": {name: list(shape) for name, shape in binding.shapes.items()},
@@ -381,6 +392,7 @@ def _options(binding: Binding, pipeline: Sequence[Pass], stop_after: str | None)
         },
         "passes": [describe_pass(p) for p in pipeline],
         "stop_after": stop_after,
+        "weights": weights,
     }
 
 

@@ -17,6 +17,7 @@ from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import torch
 
+from hardy.compiler.artifact.coding import Segment
 from hardy.compiler.errors import Refusal, TargetError, UnsupportedError
 from hardy.compiler.ir import Graph, Node
 from hardy.compiler.pipeline import Pass
@@ -86,11 +87,16 @@ def no(reason: str) -> Support:
 @dataclass(frozen=True)
 class Package:
     """What lowering gives: the target's own files by relative path, the tensors that the running
-    program needs (stored once in the artifact's weights file), and a JSON section of the manifest."""
+    program needs (stored once in the artifact's weights file), and a JSON section of the manifest.
+
+    `segments` say of a tensor of bytes, by its name in `weights`, which arrays it is made of: what lets
+    it be stored in coded form, each array by its own values.
+    """
 
     files: Mapping[str, bytes]
     weights: Mapping[str, torch.Tensor]
     manifest: Mapping[str, Any]
+    segments: Mapping[str, Sequence[Segment]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -34,13 +34,17 @@ _LARGE = re.compile(r": [a-z0-9]+\[[0-9,]*\] = constant\(#([0-9a-f]{32})\)")
 
 @dataclass
 class Built:
-    """The parts of an artifact in memory; `passes` holds the graph's text after each pass by file name."""
+    """The parts of an artifact in memory; `passes` holds the graph's text after each pass by file name.
+
+    `code_weights` writes weights in coded form where that is smaller.
+    """
 
     graph: Graph
     package: Package
     report: Mapping[str, Any]
     passes: Mapping[str, str]
     keep_graph_weights: bool
+    code_weights: bool = False
     _temporary: list[tempfile.TemporaryDirectory[str]] = field(default_factory=list)
 
     @cached_property
@@ -79,17 +83,18 @@ class Built:
             new.write(f"{PASSES}/{name}", dump.encode())
         for relative, data in self.package.files.items():
             new.write(f"{TARGET}/{check_relative(relative)}", data)
-        tensors = self._tensors(text)
-        new.write(WEIGHTS, lambda sink: write_weights(tensors, sink))
+        literals = self._literals(text)
+        segments = {self.digests[name]: parts for name, parts in self.package.segments.items()}
+        new.write(WEIGHTS, lambda sink: write_weights(literals, sink, self.code_weights, segments))
         new.write(REPORT, to_json(self.report))
         new.write(MANIFEST, to_json(seal(manifest, new.hashes)))
 
-    def _tensors(self, text: str) -> dict[str, torch.Tensor]:
+    def _literals(self, text: str) -> dict[str, Literal]:
         """What the weights file holds: the target's weights, and the constants that `text` refers to."""
-        tensors = {self.digests[name]: tensor for name, tensor in self.package.weights.items()}
+        literals = {self.digests[name]: Literal(t) for name, t in self.package.weights.items()}
         named = set(_LARGE.findall(text))
         for literal in self.graph.constants() if named else ():
             # A small constant is named by digest only where its decimal text would not keep its bits.
             if (self.keep_graph_weights or literal.type.size <= INLINE) and literal.digest in named:
-                tensors[literal.digest] = literal.tensor
-        return tensors
+                literals[literal.digest] = literal
+        return literals

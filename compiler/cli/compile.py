@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
@@ -20,6 +20,9 @@ from hardy.compiler.cli.options import (
     allow_local_modules,
     read_binding,
 )
+
+if TYPE_CHECKING:
+    from hardy.compiler.driver import WeightForm
 
 
 def compile(
@@ -51,6 +54,12 @@ def compile(
     keep_graph_weights: Annotated[
         bool, typer.Option("--keep-graph-weights", help="Keep the data of the final graph's constants.")
     ] = False,
+    weights: Annotated[
+        str,
+        typer.Option(
+            metavar="raw|coded", help="How tensors are stored: as they are, or in the fewest bytes."
+        ),
+    ] = "raw",
     json: Json = False,
     debug: Debug = False,
 ) -> None:
@@ -82,6 +91,7 @@ def compile(
             self_test=self_test,
             keep_passes=keep_passes,
             keep_graph_weights=keep_graph_weights,
+            weights=cast("WeightForm", weights),
             progress=progress,
         )
     print_compilation(result, out, json)

@@ -83,7 +83,7 @@ def _sequence(
             pointer = tirx.reinterpret("handle", tirx.BufferLoad(table, [tirx.IntImm("int32", ref.index)]))
             offset = ref.offset
         elif ref.space == "constant":
-            pointer, offset = entry.constants, program.constants.offsets[ref.index] + ref.offset
+            pointer, offset = entry.constants, program.constants.segments[ref.index].offset + ref.offset
         else:
             pointer, offset = entry.arena, plan.offsets[ref.index] + ref.offset
         return tirx.handle_add_byte_offset(pointer, tirx.IntImm("int64", offset)) if offset else pointer

@@ -10,12 +10,18 @@ from typing import Any, Literal
 import numpy as np
 import torch
 
-from hardy.compiler.types import TensorType
+from hardy.compiler.artifact.coding import Segment
+from hardy.compiler.types import DType, TensorType
 from hardy.targets.cpu.kernels.kernel import Array, Pack
 from hardy.targets.cpu.runner import ALIGNMENT
 
 # Where an argument lives: the caller's tensors (inputs, then outputs), the constants, or the arena.
 Space = Literal["tensor", "constant", "arena"]
+
+# Element types of packed arrays by NumPy's names; others are bytes to whoever codes them.
+_TYPES = {"float64": DType.f64, "float32": DType.f32, "float16": DType.f16, "int64": DType.i64} | {
+    "int32": DType.i32, "int16": DType.i16, "int8": DType.i8
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -62,19 +68,23 @@ class Constants:
     """The packed constants: every distinct content once, each at an aligned offset."""
 
     pieces: list[Array] = field(default_factory=list)
-    offsets: list[int] = field(default_factory=list)
+    segments: list[Segment] = field(default_factory=list)
     total: int = 0
     _known: dict[Hashable, int] = field(default_factory=dict)
 
-    def add(self, key: Hashable, make: Callable[[], Array]) -> Ref:
-        """The place of a constant; `make` is called when `key` is new."""
+    def add(self, key: Hashable, make: Callable[[], Array], kind: TensorType | None = None) -> Ref:
+        """The place of a constant; `make` is called when `key` is new. `kind` says what bytes stand for."""
         if key not in self._known:
-            data = np.ascontiguousarray(make()).reshape(-1).view(np.uint8)
+            made = np.ascontiguousarray(make())
+            data = made.reshape(-1).view(np.uint8)
             content = ("content", hashlib.blake2b(data.data, digest_size=16).digest(), data.nbytes)
             if content not in self._known:
                 self._known[content] = len(self.pieces)
                 self.pieces.append(data)
-                self.offsets.append(self.total)
+                dtype = _TYPES.get(made.dtype.name, DType.u8)
+                shape = made.shape if made.dtype.name in _TYPES else data.shape
+                kind = kind or TensorType(dtype, shape)
+                self.segments.append(Segment(self.total, kind.dtype, kind.shape))
                 self.total += -(-data.nbytes // ALIGNMENT) * ALIGNMENT
             self._known[key] = self._known[content]
         return Ref("constant", self._known[key])
@@ -82,8 +92,8 @@ class Constants:
     def blob(self) -> torch.Tensor:
         """All constants in one u8 tensor."""
         blob = np.zeros(self.total, np.uint8)
-        for offset, piece in zip(self.offsets, self.pieces, strict=True):
-            blob[offset : offset + piece.nbytes] = piece
+        for segment, piece in zip(self.segments, self.pieces, strict=True):
+            blob[segment.offset : segment.offset + piece.nbytes] = piece
         return torch.from_numpy(blob)
 
 

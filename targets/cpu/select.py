@@ -120,7 +120,8 @@ class Selector:
         """Where a value can be read."""
         literal = value.literal
         if literal is not None:
-            return self.program.constants.add(("literal", literal.digest), lambda: as_bytes(literal))
+            key = ("literal", literal.digest)
+            return self.program.constants.add(key, lambda: as_bytes(literal), literal.type)
         return self._places[value]
 
     def constant(self, key: Hashable, make: Callable[[], Array]) -> Ref:

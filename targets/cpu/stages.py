@@ -75,7 +75,8 @@ def package(code: Code, library: bytes, isa: Isa) -> Package:
         "steps": [call.kernel.name for call in program.calls],
     }
     files = {LIBRARY: library, HEADER: header(code).encode()}
-    return Package(files=files, weights={CONSTANTS: program.constants.blob()}, manifest=manifest)
+    constants = program.constants
+    return Package(files, {CONSTANTS: constants.blob()}, manifest, {CONSTANTS: constants.segments})
 
 
 def header(code: Code) -> str:

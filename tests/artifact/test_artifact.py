@@ -16,6 +16,7 @@ from hardy.compiler.artifact.weights import ALIGNMENT, read_weights, write_weigh
 from hardy.compiler.errors import ArtifactError, InputError, UsageError
 from hardy.compiler.interpret import run
 from hardy.compiler.ir import Graph
+from hardy.compiler.literal import Literal
 from hardy.compiler.text import print_graph
 from hardy.compiler.types import DType
 from hardy.targets.reference.target import ReferenceTarget
@@ -84,9 +85,10 @@ def test_weights_are_plain_safetensors_stored_once_and_aligned(saved: Path, grap
 def test_weights_file_keeps_every_type_and_shape(tmp_path: Path) -> None:
     tensors = {f"{d.value}-{n}": torch.ones(n, 3).to(d.torch) for d in DType for n in (0, 1, 5)}
     tensors["scalar"] = torch.tensor(2.5)
+    literals = {name: Literal(tensor) for name, tensor in tensors.items()}
     path = tmp_path / "w"
     with path.open("wb") as file:
-        write_weights(tensors, lambda data: file.write(data))
+        write_weights(literals, lambda data: file.write(data))
     found = read_weights(path)
     assert found.keys() == tensors.keys()
     for name, tensor in tensors.items():
