@@ -17,6 +17,7 @@ from hardy.passes.channels_last import ChannelsLast
 from hardy.passes.clean_reshapes import CleanReshapes
 from hardy.passes.clean_transposes import CleanTransposes
 from hardy.passes.clip_weights import ClipWeights
+from hardy.passes.cluster import Cluster
 from hardy.passes.decompose import Decompose
 from hardy.passes.eliminate_common_subexpressions import EliminateCommonSubexpressions
 from hardy.passes.eliminate_dead_code import EliminateDeadCode
@@ -48,6 +49,7 @@ __all__ = [
     "CleanReshapes",
     "CleanTransposes",
     "ClipWeights",
+    "Cluster",
     "Decompose",
     "EliminateCommonSubexpressions",
     "EliminateDeadCode",
@@ -79,6 +81,7 @@ BUILT_IN: tuple[type[Pass], ...] = (
     CleanReshapes,
     CleanTransposes,
     ClipWeights,
+    Cluster,
     Decompose,
     EliminateCommonSubexpressions,
     EliminateDeadCode,
