@@ -119,11 +119,21 @@ def read_weights(path: Path) -> dict[str, torch.Tensor]:
 
 @dataclass(frozen=True)
 class StoredWeight:
-    """How a tensor lies on disk: its type, the form it is coded in ("raw" where it is not), and bytes."""
+    """How a tensor lies on disk: its type, the form it is coded in ("raw" where it is not), bytes,
+    and elements (those of the arrays that a coded tensor of bytes is made of).
+
+    A raw tensor of i4 or u4 shows as the i8 or u8 that holds it.
+    """
 
     type: TensorType
     form: str
     nbytes: int
+    elements: int
+
+    @property
+    def raw_bytes(self) -> int:
+        """Bytes of the tensor in memory."""
+        return self.type.size * self.type.dtype.torch.itemsize
 
 
 def stored_weights(path: Path) -> dict[str, StoredWeight]:
@@ -133,10 +143,11 @@ def stored_weights(path: Path) -> dict[str, StoredWeight]:
         digest = name.removeprefix(_CODED)
         if digest == name:
             t = TensorType(DType.of(tensor.dtype), tuple(tensor.shape))
-            found[digest] = StoredWeight(t, "raw", tensor.nbytes)
+            found[digest] = StoredWeight(t, "raw", tensor.nbytes, t.size)
         else:
             stream = read(_stream(name, tensor))
-            found[digest] = StoredWeight(stream.type, stream.summary, tensor.nbytes)
+            elements = sum(count for _, count, _ in stream.parts)
+            found[digest] = StoredWeight(stream.type, stream.summary, tensor.nbytes, elements)
     return found
 
 

@@ -23,6 +23,7 @@ from hardy.compiler.cli.options import (
 from hardy.compiler.errors import UsageError
 
 if TYPE_CHECKING:
+    from hardy.compiler.artifact import Artifact
     from hardy.compiler.ir import Graph
 
 
@@ -35,6 +36,7 @@ class Subject:
     rows: Sequence[Mapping[str, Any]]
     texts: Mapping[str, str]
     about: Mapping[str, Any]
+    weights: Sequence[Mapping[str, Any]] = ()
 
 
 def inspect(
@@ -112,7 +114,34 @@ def _open(path: Path) -> Subject:
         "digest": manifest["digest"],
         "import": artifact.report["import"],
     }
-    return Subject(str(path), artifact.graph, artifact.report["passes"], artifact.passes, about)
+    rows = artifact.report["passes"]
+    return Subject(str(path), artifact.graph, rows, artifact.passes, about, _weights(path, artifact))
+
+
+def _weights(path: Path, artifact: Artifact) -> list[dict[str, Any]]:
+    """How each tensor of an artifact is stored, the largest first."""
+    from hardy.compiler.artifact.built import WEIGHTS
+    from hardy.compiler.artifact.weights import stored_weights
+
+    names: dict[str, str] = {}
+    for node in artifact.graph.nodes:
+        literal = node.values[0].literal
+        if literal is not None:
+            names.setdefault(literal.digest, node.name)
+    names |= {digest: name for name, digest in artifact.manifest["weights"].items()}
+    rows = []
+    for digest, stored in stored_weights(path / WEIGHTS).items():
+        rows.append(
+            {
+                "weight": names.get(digest) or digest,
+                "type": str(stored.type),
+                "form": stored.form,
+                "raw_bytes": stored.raw_bytes,
+                "bytes": stored.nbytes,
+                "bits": round(8 * stored.nbytes / max(stored.elements, 1), 3),
+            }
+        )
+    return sorted(rows, key=lambda row: -row["raw_bytes"])
 
 
 def _import(subject: str, target: str, passes: str | None, binding: Any, progress: Any) -> Subject:
@@ -174,14 +203,21 @@ def _summary(found: Subject) -> dict[str, Any]:
         "statistics": dataclasses.asdict(statistics(found.graph)),
         "ops": dict(sorted(op_counts(found.graph).items())),
         "passes": list(found.rows),
-    }
+    } | ({"weights": list(found.weights)} if found.weights else {})
 
 
 def _print(found: Subject, result: Mapping[str, Any]) -> None:
     import dataclasses
 
     from hardy.compiler.cli.output import console
-    from hardy.compiler.cli.tables import interface_table, op_counts, op_table, print_passes, statistics_line
+    from hardy.compiler.cli.tables import (
+        interface_table,
+        op_counts,
+        op_table,
+        print_passes,
+        statistics_line,
+        weight_table,
+    )
     from hardy.compiler.cost import statistics
 
     if "diff" in result:
@@ -210,5 +246,7 @@ def _print(found: Subject, result: Mapping[str, Any]) -> None:
     screen.print(op_table(op_counts(found.graph)))
     if found.rows:
         print_passes(screen, found.rows)
+    if found.weights:
+        screen.print(weight_table(found.weights))
     if "onnx" in result:
         screen.print(f"wrote {result['onnx']}")

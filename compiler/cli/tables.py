@@ -86,6 +86,24 @@ def _figures(value: Any) -> str:
     return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value)
 
 
+# Rows of the largest weights that people see.
+_LARGEST = 12
+
+
+def weight_table(rows: Sequence[Mapping[str, Any]]) -> Table:
+    """How the tensors of an artifact are stored: the largest, and all together."""
+    result = table(
+        "weight", "type", "stored as", "in memory", "on disk", "bits an element",
+        right=("in memory", "on disk", "bits an element"),
+    )  # fmt: skip
+    for row in rows[:_LARGEST]:
+        cells = [size(row["raw_bytes"]), size(row["bytes"]), f"{row['bits']:.2f}"]
+        result.add_row(row["weight"], row["type"], row["form"], *cells)
+    total = [size(sum(row[key] for row in rows)) for key in ("raw_bytes", "bytes")]
+    result.add_row(f"all {len(rows)}", "", "", *total, "")
+    return result
+
+
 def interface_table(inputs: Mapping[str, TensorType], outputs: Mapping[str, TensorType]) -> Table:
     result = table("", "name", "type")
     for side, types in (("input", inputs), ("output", outputs)):

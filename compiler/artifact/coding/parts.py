@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hardy.compiler.artifact.coding import rans
-from hardy.compiler.artifact.coding.bytes import Reader, varint
+from hardy.compiler.artifact.coding.fields import Reader, varint
 from hardy.compiler.artifact.coding.model import MAX_LAGS, MAX_LANES, most_steps
 from hardy.compiler.errors import ArtifactError
 

@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 from hardy.compiler.artifact.coding import rans
-from hardy.compiler.artifact.coding.bytes import Reader, varint
+from hardy.compiler.artifact.coding.fields import Reader, varint
 from hardy.compiler.artifact.coding.model import MAX_LANES, arrange, coded_bytes, most_steps, plan, tabulate
 from hardy.compiler.artifact.coding.parts import (
     PARTS,
