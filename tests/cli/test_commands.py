@@ -229,6 +229,20 @@ def test_inspect_shows_an_artifact(hardy: Hardy, onnx_file: Path) -> None:
     assert "decompose" in text
 
 
+def test_coded_weights_are_smaller_and_inspect_shows_how(hardy: Hardy, onnx_file: Path) -> None:
+    options = ("-t", "reference", "--dim", "batch=2", "--passes", "cluster(bits=2)", "--weights", "coded")
+    made = hardy("compile", onnx_file, "-o", "m", *options)
+    assert made.code == 0, made.err
+    rows = {row["type"]: row for row in hardy("inspect", "m", "--json").json["weights"]}
+    assert rows["f32[16,9]"]["weight"] == "w"
+    assert rows["f32[16,9]"]["form"] == "4 values"
+    assert rows["f32[16,9]"]["raw_bytes"] == 576
+    assert rows["f32[16,9]"]["bytes"] < 150
+    assert rows["f32[16,9]"]["bits"] == pytest.approx(8 * rows["f32[16,9]"]["bytes"] / 144, abs=0.01)
+    assert "4 values" in hardy("inspect", "m").out
+    assert hardy("run", "m", "--random", "-o", "out.npz").code == 0
+
+
 def test_inspect_writes_onnx_that_the_checker_takes(hardy: Hardy, artifact: Path) -> None:
     done = hardy("inspect", artifact, "--onnx", "seen.onnx")
     assert done.code == 0, done.err

@@ -78,6 +78,7 @@ def test_unbound_dimension_is_named(hardy: Hardy, onnx_file: Path) -> None:
         (["--dim", "batch=1", "--passes", "fold_constants(growth=a)"], "element type: a"),
         (["--dim", "batch=1", "--passes", "group(policy=1)"], "FormGroups(policy=...)"),
         (["--dim", "batch=1", "--stop-after", "no_such_pass"], "no pass 'no_such_pass'"),
+        (["--dim", "batch=1", "--weights", "zip"], "weights cannot be stored 'zip'"),
         (["--nonsense"], "--nonsense"),
     ],
 )
