@@ -74,7 +74,8 @@ def keep(scores: Sequence[Tensor], structure: Structure, sparsity: float) -> lis
         for b in blocks:
             flat[start + int(b.reshape(-1).argmax())] = torch.inf
             start += b.numel()
-    count = int(sparsity * len(flat) + 1e-9)
+    most = len(flat) - (len(blocks) if sparsity < 1 else 0)
+    count = min(int(sparsity * len(flat) + 1e-9), most)
     kept = torch.ones(len(flat), dtype=torch.bool)
     kept[flat.argsort(stable=True)[:count]] = False
     result, start = [], 0

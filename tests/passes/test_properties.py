@@ -22,6 +22,7 @@ from hardy.passes import (
     DEFAULT,
     AbsorbTransposes,
     Anchor,
+    CenterChannels,
     ChannelsLast,
     CleanReshapes,
     CleanTransposes,
@@ -71,8 +72,12 @@ PASSES: tuple[Pass, ...] = (
 )
 
 
+# They need data for the graph at hand and have tests of their own.
+NEED_DATA = {CenterChannels}
+
+
 def test_every_built_in_exact_pass_is_tried() -> None:
-    assert {p for p in BUILT_IN if p.exact} == {type(p) for p in PASSES}
+    assert {p for p in BUILT_IN if p.exact} - NEED_DATA == {type(p) for p in PASSES}
 
 
 @pytest.mark.parametrize("pass_", PASSES, ids=lambda p: p.name)

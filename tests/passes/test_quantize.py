@@ -296,7 +296,7 @@ def test_missing_empty_and_wrong_data_are_refused() -> None:
         Quantize(least_macs=0).run(graph)
     with pytest.raises(InputError, match="holds no samples"):
         Quantize(calibration=[], least_macs=0).run(graph)
-    with pytest.raises(InputError, match=r"input 'x' must be f32\[4,8\], got float32\[4, 9\]"):
+    with pytest.raises(InputError, match=r"input 'x' must be f32\[4,8\], got f32\[4,9\]"):
         Quantize(calibration=[torch.zeros(4, 9)], least_macs=0).run(graph)
     with pytest.raises(InputError, match="NaN or infinity"):
         Quantize(calibration=[torch.full((4, 8), float("inf"))], least_macs=0).run(graph)
