@@ -191,8 +191,15 @@ return %6 as y""",
         )
 
 
-@pytest.mark.parametrize("clean", [False, True], ids=["traced", "cleaned"])
-@pytest.mark.parametrize("name", ZOO)
+QUICK = ("resnet18", "mobilenet_v3", "swin_t", "llama_small")
+
+
+@pytest.mark.parametrize(
+    "clean", [pytest.param(False, marks=pytest.mark.slow), True], ids=["traced", "cleaned"]
+)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=() if name in QUICK else pytest.mark.slow) for name in ZOO]
+)
 def test_removal_is_zeroing_in_well_known_networks(name: str, clean: bool) -> None:
     pytest.importorskip("transformers", reason="pip install 'hardy[models]'")
     graph = architecture(name, clean)
@@ -228,7 +235,10 @@ def test_nothing_removed_is_the_same_graph() -> None:
     assert shrink(channels, channels.nothing()) is graph
 
 
-@pytest.mark.parametrize("name", ["convnext_tiny", "vit_b16", "gpt2", "llama_small"])
+SLOW = [pytest.param(name, marks=pytest.mark.slow) for name in ("convnext_tiny", "vit_b16", "gpt2")]
+
+
+@pytest.mark.parametrize("name", ["llama_small", *SLOW])
 def test_channels_under_a_norm_go_on_demand_and_the_graph_is_valid(name: str) -> None:
     pytest.importorskip("transformers", reason="pip install 'hardy[models]'")
     graph = architecture(name, True)

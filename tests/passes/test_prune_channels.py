@@ -146,7 +146,10 @@ def test_channels_fill_the_vectors_of_the_target() -> None:
     assert all(n % 8 == 0 for name, n in after.items() if name != "head.weight")
 
 
-@pytest.mark.parametrize("name", ["resnet50", "mobilenet_v3", "vit_b16", "llama_small", "gpt2"])
+SLOW = [pytest.param(name, marks=pytest.mark.slow) for name in ("resnet50", "vit_b16", "gpt2")]
+
+
+@pytest.mark.parametrize("name", ["mobilenet_v3", "llama_small", *SLOW])
 def test_well_known_networks_lose_four_tenths_of_their_macs(name: str) -> None:
     pytest.importorskip("transformers", reason="pip install 'hardy[models]'")
     graph = architecture(name, True)
