@@ -82,13 +82,13 @@ class Dense(nn.Module):
         self.a = nn.Conv2d(2, 4, 1)
         self.b = nn.Conv2d(2, 8, 1)
         self.norm = nn.GroupNorm(6, 12)
-        self.grouped = nn.Conv2d(12, 6, 3, groups=6)
-        self.last = nn.Conv2d(8, 3, 1)
+        self.grouped = nn.Conv2d(12, 12, 3, groups=12)
+        self.last = nn.Conv2d(14, 3, 1)
 
     def forward(self, x: Tensor) -> Tensor:
         y = torch.cat([self.a(x), self.b(x)], 1)
         y = torch.nn.functional.gelu(self.grouped(self.norm(y)))
-        first, second = y[:, :2], y[:, 2:]
+        first, second = y[:, :4], y[:, 4:]
         return self.last(torch.nn.functional.pad(torch.cat([second, first], 1), (0, 0, 0, 0, 1, 1)))
 
 
