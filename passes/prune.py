@@ -68,7 +68,7 @@ class Prune(Pass):
         chosen, refused = _fitting(select(layers(graph), self.only, self.skip), structure)
         masks = self._masks(graph, chosen, structure)
         new = {
-            layer.weight: layer.data * masks[layer.weight]
+            layer.weight: torch.where(masks[layer.weight], layer.data, 0.0)
             for layer in chosen
             if bool((layer.data[~masks[layer.weight]] != 0).any())
         }

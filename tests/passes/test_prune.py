@@ -62,6 +62,11 @@ def test_the_smallest_weights_of_each_layer_become_zero() -> None:
     assert zeros(graph) == [0, 0, 0]
 
 
+def test_pruned_weights_are_zeros_without_a_sign() -> None:
+    for layer in layers(Prune(sparsity=0.75).run(network())):
+        assert not bool(layer.data[layer.data == 0].signbit().any())
+
+
 def test_one_threshold_over_all_layers_takes_more_where_weights_are_small() -> None:
     graph = Prune(sparsity=0.5, scope="global").run(network())
     shares = zeros(graph)
