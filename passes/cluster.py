@@ -5,19 +5,18 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, get_args
+from typing import ClassVar, get_args
 
 import numpy as np
 import torch
 
 from hardy.compiler import kmeans
-from hardy.compiler.calibration import Moments, observe, open_samples
 from hardy.compiler.errors import GraphError, UsageError
 from hardy.compiler.ir import Constant, Graph, Value
 from hardy.compiler.notes import note
-from hardy.compiler.ops.linear import Conv, Matmul
 from hardy.compiler.pipeline import Pass, sqnr
 from hardy.passes.layers import Layer, layers, replace_weights, select
+from hardy.passes.scores import data_for, require_score, weight_scores
 
 # An artifact's coded weights index a codebook with a byte.
 MOST = 256
@@ -28,10 +27,11 @@ class Cluster(Pass):
     """Share weights: replace those of each layer by the nearest of a few values, found by k-means.
 
     A weight takes 2^`bits` values, or `clusters` where that is given; where elements are zero already,
-    zero is one of them and those stay zero. `init` starts k-means (`exact` is the optimum). With
-    `calibration` data the error of a weight counts by the mean square of what it multiplies, so that the
-    layer's output changes least. `others` clusters every other float constant of at least so many
-    elements too. `only` and `skip` choose layers by name or source (Han et al., 2016, arXiv:1510.00149).
+    zero is one of them and those stay zero. `init` starts k-means (`exact` is the optimum). With the
+    `score` "wanda" or "first_order" errors of weights that matter more count more; see
+    `hardy.passes.scores` for these, `label`, `calibration` and `samples`. `others` clusters every other
+    float constant of at least so many elements too. `only` and `skip` choose layers by name or source
+    (Han et al., 2016, arXiv:1510.00149).
     """
 
     bits: int = 4
@@ -40,7 +40,10 @@ class Cluster(Pass):
     only: tuple[str, ...] = ()
     skip: tuple[str, ...] = ()
     others: int = 0
-    calibration: Any = None
+    score: str = "magnitude"
+    label: str = "label"
+    calibration: object = None
+    samples: int | None = None
     seed: int = 0
 
     exact: ClassVar[bool] = False
@@ -56,6 +59,7 @@ class Cluster(Pass):
             )
 
     def run(self, graph: Graph) -> Graph:
+        require_score(self.score, self.calibration)
         chosen = select(layers(graph), self.only, self.skip)
         importance = self._importance(graph, chosen)
         new: dict[Value, torch.Tensor] = {}
@@ -99,23 +103,17 @@ class Cluster(Pass):
         return named
 
     def _importance(self, graph: Graph, chosen: list[Layer]) -> Mapping[Value, torch.Tensor]:
-        """How much the squared error of each weight counts, of shapes that broadcast to the weights'.
+        """How much the squared error of each weight counts: the square of its score over its size.
 
-        The expected squared error of a sum over uncorrelated inputs is the sum of the weights' squared
-        errors times the inputs' second moments: the diagonal of the layer's Hessian.
+        By "wanda" that is the mean square of the input that the weight multiplies, so that the layer's own
+        output changes least; by "first_order" about the square of its gradient, so that the loss does (the
+        diagonal of the Fisher information).
         """
-        if self.calibration is None:
+        if self.score == "magnitude":
             return {}
-        moments = {layer: Moments(_input_axis(layer)) for layer in chosen}
-        watched: dict[Value, list[Moments]] = {}
-        for layer, statistic in moments.items():
-            watched.setdefault(layer.x, []).append(statistic)
-        observe(graph, open_samples(self.calibration, graph.input_types()), watched)
-        result: dict[Value, torch.Tensor] = {}
-        for layer, statistic in moments.items():
-            own = _by_input(layer, statistic.rms.square())
-            result[layer.weight] = own + result[layer.weight] if layer.weight in result else own
-        return result
+        samples = data_for(graph, self.calibration, self.samples)
+        scores = weight_scores(graph, chosen, self.score, samples, self.label)
+        return {value: (s.double() / _data(value).double().abs()).square() for value, s in scores.items()}
 
     def _shared(self, name: str, data: torch.Tensor, importance: torch.Tensor | None) -> torch.Tensor:
         wide = data.double()
@@ -126,10 +124,11 @@ class Cluster(Pass):
             return data
         kept = wide != 0
         inside = wide[kept].numpy()
-        counts = None if importance is None else importance.expand(data.shape)[kept].numpy()
+        counts = None if importance is None else importance[kept].numpy()
         room = count - int(inside.size < data.numel())
         codebook = kmeans.codebook(inside, room, counts, self.init, self.seed)
-        shared = wide.clone()
+        # Pruning may have left zeros of either sign: one is enough.
+        shared = torch.zeros_like(wide)
         shared[kept] = torch.from_numpy(codebook[kmeans.assign(inside, codebook)])
         return shared.to(data.dtype)
 
@@ -142,25 +141,3 @@ def _data(value: Value) -> torch.Tensor:
 def _values(data: torch.Tensor) -> int:
     """How many distinct values there are."""
     return len(np.unique(data.double().numpy()))
-
-
-def _input_axis(layer: Layer) -> int:
-    """The axis of what flows in that the layer sums over (with a convolution's groups in it)."""
-    op = layer.node.op
-    if isinstance(op, Conv):
-        return 1 if op.layout == "channels_first" else layer.x.type.rank - 1
-    assert isinstance(op, Matmul)
-    last = op.transpose_b if layer.place == 0 else not op.transpose_a
-    return layer.x.type.rank - (1 if last else 2)
-
-
-def _by_input(layer: Layer, squares: torch.Tensor) -> torch.Tensor:
-    """A number for each input channel, in a shape that broadcasts to the weight's."""
-    shape = layer.weight.type.shape
-    groups = layer.node.op.groups if isinstance(layer.node.op, Conv) else 1
-    sizes = [1] * len(shape)
-    sizes[layer.in_axis] = shape[layer.in_axis]
-    if groups == 1:
-        return squares.reshape(sizes)
-    sizes[layer.out_axis] = shape[layer.out_axis]
-    return squares.reshape(groups, -1).repeat_interleave(shape[layer.out_axis] // groups, 0).reshape(sizes)

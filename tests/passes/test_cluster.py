@@ -23,6 +23,7 @@ from hardy.compiler.types import DType, TensorType
 from hardy.compiler.verify import verify
 from hardy.passes import Cluster
 from hardy.passes.layers import layers
+from hardy.passes.scores import weight_scores
 
 NUMBERS = st.lists(st.integers(-50, 50), min_size=1, max_size=9)
 
@@ -175,7 +176,7 @@ def test_importance_of_inputs_makes_the_output_of_a_convolution_better(groups: i
     def error(pass_: Cluster) -> float:
         return float((run(pass_.run(graph), {"x": images})["y"] - expected).square().mean())
 
-    assert error(Cluster(bits=3, calibration=[images])) < 0.8 * error(Cluster(bits=3))
+    assert error(Cluster(bits=3, score="wanda", calibration=[images])) < 0.8 * error(Cluster(bits=3))
 
 
 @pytest.mark.parametrize("transpose_a", [False, True])
@@ -197,7 +198,28 @@ def test_importance_of_inputs_makes_the_output_of_a_product_better(transpose_a: 
     def error(pass_: Cluster) -> float:
         return float((run(pass_.run(graph), {"x": given})["y"] - expected).square().mean())
 
-    assert error(Cluster(bits=3, calibration=[given])) < 0.8 * error(Cluster(bits=3))
+    assert error(Cluster(bits=3, score="wanda", calibration=[given])) < 0.8 * error(Cluster(bits=3))
+
+
+@pytest.mark.parametrize("score", ["wanda", "first_order"])
+def test_scores_weigh_the_error_that_is_made_least(score: str) -> None:
+    graph = layered(normal(16, 8))
+    data = [{"x": normal(3, 16, seed=i) * torch.logspace(-2, 0, 16)} for i in range(20)]
+    (scores,) = weight_scores(graph, list(layers(graph)), score, data).values()
+    weight = weight_of(graph)
+
+    def error(pass_: Cluster) -> float:
+        return float(((weight_of(pass_.run(graph)) - weight) * scores / weight).square().sum())
+
+    assert error(Cluster(bits=2, score=score, calibration=data)) < 0.9 * error(Cluster(bits=2))
+
+
+def test_zeros_of_either_sign_become_one() -> None:
+    weight = normal(20, 20)
+    weight[:10] *= 0
+    assert bool((weight[:10].signbit()).any())
+    new = weight_of(Cluster(bits=2).run(layered(weight)))
+    assert not bool(new[:10].signbit().any())
 
 
 def test_the_report_says_what_each_layer_lost() -> None:
@@ -208,6 +230,11 @@ def test_the_report_says_what_each_layer_lost() -> None:
     assert row["values"] == 16
     assert row["non-zero"] == 1.0
     assert 15 < row["sqnr_db"] < 25
+
+
+def test_a_score_without_its_data_is_refused() -> None:
+    with pytest.raises(UsageError, match="score wanda needs calibration data"):
+        Cluster(score="wanda").run(layered(normal(8, 8)))
 
 
 def test_options_come_from_text() -> None:
