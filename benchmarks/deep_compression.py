@@ -12,46 +12,54 @@ anything else is chosen on the run: the last graph counts.
 from __future__ import annotations
 
 import json as json_format
-import math
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated
 
 import torch
-import torch.nn.functional as F
 import typer
 from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
-from torch import Tensor
 
 import hardy
 from benchmarks import fashion_mnist, networks
+from benchmarks.distillation import samples_of
 from benchmarks.fashion_mnist import Images
-from hardy.compiler.interpret import evaluate
+from hardy.compiler.calibration import Samples
+from hardy.compiler.driver import WeightForm
 from hardy.compiler.ir import Graph
-from hardy.compiler.training import GraphModule
+from hardy.compiler.progress import Progress as Tell
+from hardy.compiler.training import GraphModule, fit
+from hardy.compiler.training.distill import teaching
 from hardy.compiler.training.graph_module import Keep
-from hardy.passes import Cluster
-from hardy.passes.layers import layers, replace_weights
+from hardy.compiler.training.losses import Remembered, remember
+from hardy.passes import Cluster, Prune
+from hardy.passes.layers import layers
 
 BATCH = 100
-SOFTNESS, FROM_TEACHER = 3.0, 0.7
+LABEL_WEIGHT, TEMPERATURE = 0.3, 3.0
+RATE, CODEBOOK_RATE = 1e-3, 2.5e-4
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """The share of weights that stays and the bits of a weight, by layer in order; epochs of each part."""
+    """The share of weights that stays and the bits of a weight, by layer in order; rounds of pruning with
+    an epoch each, and epochs of training the pruned network and its codebooks."""
 
     density: tuple[float, ...]
     bits: tuple[int, ...]
     rounds: int
     epochs: int
     codebook_epochs: int
-    rate: float = 1e-3
+
+    @property
+    def total(self) -> int:
+        """All epochs."""
+        return self.rounds + self.epochs + self.codebook_epochs
 
 
 RECIPES = {
@@ -72,105 +80,94 @@ class Row:
     ratio: float
 
 
+@dataclass
 class Trainer:
-    """Trains a graph towards labels and a teacher's answers, all images in a new order each epoch."""
+    """Trains graphs towards labels and the teacher's answers, every part in an order of its own."""
 
-    def __init__(self, data: Images, teacher: Tensor, seed: int, tell: Callable[[], None]) -> None:
-        self.data, self.teacher, self.tell = data, teacher, tell
-        self.generator = torch.Generator().manual_seed(seed)
+    samples: Samples
+    bar: Progress
+    name: str
+    epochs: int
+    seed: int
+
+    def __post_init__(self) -> None:
+        self.task = self.bar.add_task(self.name)
+        self.parts = 0
 
     def train(self, graph: Graph, keep: Keep, epochs: int, rate: float, falling: bool = True) -> Graph:
         """Adam, at a rate that falls along a cosine or stays."""
         module = GraphModule(graph, keep=keep)
-        optimizer = torch.optim.Adam(module.parameters(), lr=rate)
-        (name,) = graph.input_names
-        (output,) = graph.output_names
-        total = len(self.data) // BATCH * epochs
-        schedule = torch.optim.lr_scheduler.LambdaLR(
-            optimizer, lambda step: 0.5 * (1 + math.cos(math.pi * step / total)) if falling else 1.0
+        fit(
+            module,
+            self.samples,
+            Remembered(teaching("label", LABEL_WEIGHT, TEMPERATURE)),
+            epochs=epochs,
+            rate=rate,
+            batch=BATCH,
+            seed=self.seed + self.parts,
+            schedule="cosine" if falling else "constant",
+            progress=self.tell(epochs),
         )
-        for _ in range(epochs):
-            order = torch.randperm(len(self.data), generator=self.generator)
-            for rows in order.split(BATCH):
-                y = module({name: self.data.x[rows]})[0][output]
-                loss = self.loss(y, self.data.y[rows], self.teacher[rows])
-                optimizer.zero_grad()
-                loss.backward()
-                optimizer.step()
-                schedule.step()
-            self.tell()
+        self.parts += 1
         return module.to_graph()
 
-    def loss(self, y: Tensor, labels: Tensor, teacher: Tensor) -> Tensor:
-        soft, target = F.log_softmax(y / SOFTNESS, 1), F.log_softmax(teacher / SOFTNESS, 1)
-        apart = F.kl_div(soft, target, log_target=True, reduction="batchmean")
-        return (1 - FROM_TEACHER) * F.cross_entropy(y, labels) + FROM_TEACHER * SOFTNESS**2 * apart
+    def tell(self, epochs: int) -> Tell:
+        """Moves the bar by these epochs while they are trained."""
+        start = self.bar.tasks[self.task].completed
 
+        def progress(step: str, done: int, total: int) -> None:
+            at = start + epochs * done / max(total, 1)
+            self.bar.update(self.task, completed=at, total=self.epochs, description=f"{self.name}: {step}")
 
-def pruned(graph: Graph, density: Mapping[str, float]) -> Graph:
-    """The graph with only the largest weights of each layer, so many of them."""
-    new = {}
-    for layer in layers(graph):
-        size = layer.data.abs().flatten()
-        least = size.kthvalue(len(size) - max(1, round(density[layer.name] * len(size))) + 1).values
-        new[layer.weight] = torch.where(layer.data.abs() >= least, layer.data, 0.0)
-    return replace_weights(graph, new)
+        return progress
 
 
 def stages(graph: Graph, recipe: Recipe, trainer: Trainer) -> Iterator[tuple[str, Graph]]:
     """The graph after each stage."""
     names = [layer.name for layer in layers(graph)]
     for done in range(1, recipe.rounds + 1):
-        kept = (1 - done / recipe.rounds) ** 3
-        density = {n: d + (1 - d) * kept for n, d in zip(names, recipe.density, strict=True)}
-        graph = trainer.train(pruned(graph, density), "zeros", 1, recipe.rate, falling=False)
+        lost = 1 - (1 - done / recipe.rounds) ** 3
+        for name, density in zip(names, recipe.density, strict=True):
+            graph = Prune(sparsity=lost * (1 - density), structure="element", only=(name,)).run(graph)
+        graph = trainer.train(graph, "zeros", 1, RATE, falling=False)
     yield "pruned", graph
-    graph = trainer.train(graph, "zeros", recipe.epochs, recipe.rate)
+    graph = trainer.train(graph, "zeros", recipe.epochs, RATE)
     yield "pruned, trained", graph
     for name, bits in zip(names, recipe.bits, strict=True):
         graph = Cluster(bits=bits, only=(name,)).run(graph)
     yield "clustered", graph
-    yield "clustered, trained", trainer.train(graph, "ties", recipe.codebook_epochs, recipe.rate / 4)
+    yield "clustered, trained", trainer.train(graph, "ties", recipe.codebook_epochs, CODEBOOK_RATE)
 
 
-def measure(stage: str, graph: Graph, test: Images, target: str, form: str, parameters: int) -> Row:
+def measure(stage: str, graph: Graph, test: Images, target: str = "cpu", form: WeightForm = "coded") -> Row:
     """Write an artifact, load it, and run the test images on it."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "net.hardy")
         hardy.compile(graph, target=target, out=path, weights=form)
         artifact = hardy.load(path)
         nbytes = (path / "weights.safetensors").stat().st_size
-        (name,) = graph.input_names
-        right = networks.accuracy(lambda x: next(iter(artifact.run({name: x}).values())), test, BATCH)
+        (name,), (output,) = artifact.inputs, artifact.outputs
+        right = networks.accuracy(lambda x: artifact.run({name: x})[output], test, batch=1)
     weights = [layer.data for layer in layers(graph)]
     nonzero = sum(int((w != 0).sum()) for w in weights) / sum(w.numel() for w in weights)
-    return Row(stage, right, nonzero, nbytes, 4 * parameters / nbytes)
+    raw = sum(c.tensor.nbytes for c in graph.constants() if c.type.dtype.is_float)
+    return Row(stage, right, nonzero, nbytes, raw / nbytes)
 
 
-def compress(name: str, control: bool, seed: int, tell: Callable[[int, int], None]) -> list[Row]:
+def compress(name: str, control: bool, seed: int, bar: Progress) -> list[Row]:
     """The rows of a network's table."""
     recipe = RECIPES[name]
     data, test = fashion_mnist.load("train"), fashion_mnist.load("t10k")
-    network = networks.trained(name)
-    parameters = sum(p.numel() for p in network.parameters())
-    dense = hardy.trace(network, (data.x[:BATCH],))
-    epochs = recipe.rounds + recipe.epochs + recipe.codebook_epochs
-    total, done = epochs * (2 if control else 1), 0
-
-    def count() -> None:
-        nonlocal done
-        done += 1
-        tell(done, total)
-
-    with torch.no_grad():
-        teacher = torch.cat([evaluate(dense, [x])[0] for x in data.x.split(BATCH)])
-    rows = [measure("dense", dense, test, "reference", "raw", parameters)]
+    dense = hardy.trace(networks.trained(name), (data.x[:1],))
+    samples = remember(dense, samples_of(data))
+    trainer = Trainer(samples, bar, name, recipe.total * (2 if control else 1), seed)
+    rows = [measure("dense", dense, test, form="raw")]
     if control:
-        trained = Trainer(data, teacher, seed, count).train(dense, "nothing", epochs, recipe.rate)
-        rows.append(measure("dense, trained as long", trained, test, "reference", "coded", parameters))
-    for stage, graph in stages(dense, recipe, Trainer(data, teacher, seed, count)):
-        rows.append(measure(stage, graph, test, "reference", "coded", parameters))
-    rows.append(measure("compiled for the cpu", graph, test, "cpu", "coded", parameters))
+        trained = trainer.train(dense, "nothing", recipe.total, RATE)
+        rows.append(measure("dense, trained as long", trained, test))
+    for stage, graph in stages(dense, recipe, trainer):
+        rows.append(measure(stage, graph, test))
+    rows.append(measure("for the reference", graph, test, target="reference"))
     return rows
 
 
@@ -188,24 +185,18 @@ def main(
     for name in names or RECIPES:
         started = time.perf_counter()
         with Progress(console=Console(stderr=True), disable=json) as bar:
-            task = bar.add_task(f"{name}: epochs")
-            rows = compress(
-                name, control, seed, lambda done, total, t=task: bar.update(t, completed=done, total=total)
-            )
+            rows = compress(name, control, seed, bar)
         results[name] = [asdict(row) for row in rows]
         if json:
             continue
         table = Table("stage", "accuracy", "non-zero", "bits a weight", "bytes", "smaller", title=name)
-        parameters = rows[0].ratio * rows[0].nbytes / 4
         for row in rows:
-            bits = 8 * row.nbytes / parameters
-            cells = [f"{row.accuracy:.2%}", f"{row.nonzero:.1%}", f"{bits:.2f}", f"{row.nbytes:,}"]
+            cells = [f"{row.accuracy:.2%}", f"{row.nonzero:.1%}", f"{32 / row.ratio:.2f}", f"{row.nbytes:,}"]
             table.add_row(row.stage, *cells, f"{row.ratio:.1f}x")
-        last = rows[-1]
-        lost = 100 * (rows[0].accuracy - last.accuracy)
-        table.caption = (
-            f"{last.ratio:.1f}x smaller, {lost:+.2f} points lost, {time.perf_counter() - started:.0f} s"
-        )
+        first, last = rows[0], rows[-2]
+        spent = time.perf_counter() - started
+        lost = 100 * (first.accuracy - last.accuracy)
+        table.caption = f"{last.ratio:.1f}x smaller, {lost:.2f} points lost, {spent:.0f} s"
         Console().print(table)
     if json:
         print(json_format.dumps(results))
