@@ -45,12 +45,15 @@ class Pool(Op):
 
     def windows(self, x: Tensor, fill: float | int | bool) -> Tensor:
         """[batch, channels, *positions, *kernel] of x (channels first) padded with `fill`."""
-        low_high = [p for pair in reversed(self.padding) for p in pair]
-        if any(low_high):
-            x = F.pad(x, low_high, value=fill)
+        x = self.padded(x, fill)
         for i, (k, s, d) in enumerate(zip(self.kernel, self.strides, self.dilations, strict=True)):
             x = x.unfold(2 + i, d * (k - 1) + 1, s)[..., ::d]
         return x
+
+    def padded(self, x: Tensor, fill: float | int | bool) -> Tensor:
+        """x (channels first) with its padding."""
+        low_high = [p for pair in reversed(self.padding) for p in pair]
+        return F.pad(x, low_high, value=fill) if any(low_high) else x
 
     @property
     def _kernel_axes(self) -> tuple[int, ...]:

@@ -9,12 +9,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+import torch.nn.functional as F
 from torch import Tensor
 
 from hardy.compiler.ir import Node, Op
 from hardy.compiler.ops.binary import Binarize, Ternarize
 from hardy.compiler.ops.elementwise import Round, Sign
+from hardy.compiler.ops.linear import back_to, channels_first
+from hardy.compiler.ops.pool import MaxPool
 from hardy.compiler.ops.quant import Dequantize, Quantize, spread
+from hardy.compiler.ops.reduce import limit
 
 Surrogate = Callable[..., Tensor]
 
@@ -69,6 +73,18 @@ def _dequantize(op: Op, x: Tensor, scale: Tensor, zero_point: Tensor | None = No
     return (q * spread(scale.float(), x, op.axis, op.block)).to(scale.dtype)
 
 
+def _max_pool(op: Op, x: Tensor) -> Tensor:
+    """The same values from torch's own op, whose gradient costs a fraction: it goes to the first of equal
+    elements, not to all of them."""
+    assert isinstance(op, MaxPool)
+    if not x.is_floating_point():
+        return op.reference(x)
+    pool = {1: F.max_pool1d, 2: F.max_pool2d, 3: F.max_pool3d}[len(op.kernel)]
+    padded = op.padded(channels_first(x, op.layout), limit(x.dtype, lowest=True))
+    y = pool(padded, op.kernel, op.strides, 0, op.dilations)
+    return back_to(y, op.layout)
+
+
 SURROGATES: dict[type[Op], Surrogate] = {
     Round: _round,
     Sign: _sign,
@@ -76,6 +92,7 @@ SURROGATES: dict[type[Op], Surrogate] = {
     Ternarize: _ternarize,
     Quantize: _quantize,
     Dequantize: _dequantize,
+    MaxPool: _max_pool,
 }
 
 

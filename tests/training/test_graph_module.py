@@ -7,11 +7,12 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from hardy.compiler.conformance import all_cases
+from hardy.compiler.conformance import Case, all_cases
 from hardy.compiler.interpret import run
 from hardy.compiler.ir import Builder, Graph, Op
 from hardy.compiler.models import trace
 from hardy.compiler.ops.linear import Matmul
+from hardy.compiler.ops.pool import MaxPool
 from hardy.compiler.ops.quant import Dequantize, Quantize
 from hardy.compiler.tolerance import require_close
 from hardy.compiler.training import GraphModule
@@ -38,6 +39,12 @@ def test_a_batch_of_feeds_has_the_gradients_of_the_module() -> None:
     expected = {name: p.grad for name, p in module.named_parameters()}
     for value, weight in zip(trained.trained, trained.weights, strict=True):
         torch.testing.assert_close(weight.data.grad, expected[value.node.name])
+
+
+@pytest.mark.parametrize("case", [c for c in all_cases() if isinstance(c.op, MaxPool)], ids=lambda c: c.name)
+def test_training_pools_as_the_reference_does(case: Case) -> None:
+    outputs, _ = GraphModule(case.graph)(case.inputs)
+    assert all(torch.equal(outputs[name], y) for name, y in case.expected().items())
 
 
 def test_steps_change_the_graph_and_leave_the_old_one_alone() -> None:
