@@ -26,6 +26,7 @@ from hardy.compiler.ops.activation import (
     Softplus,
 )
 from hardy.compiler.ops.attention import Attention
+from hardy.compiler.ops.binary import Binarize
 from hardy.compiler.ops.elementwise import Add, Cast, Div, Less, Max, Min, Mul, Pow, Sqrt, Sub, Where
 from hardy.compiler.ops.norm import GroupNorm, LayerNorm, ReduceMean, RmsNorm
 from hardy.compiler.ops.reduce import ReduceSum
@@ -58,6 +59,7 @@ OWN: list[tuple[Op, list[TensorType]]] = [
     (LeakyRelu(0.1), [t(2, 3)]),
     (Elu(), [t(2, 3)]),
     (Elu(0.5), [t(2, 3)]),
+    (Binarize(), [t(2, 3)]),
     (Mod(), [t(2, 3), t(2, 3)]),
     (Softmax(1), [t(2, 3)]),
     (Softmax(0), [t(2, 3)]),
