@@ -262,7 +262,7 @@ def main() -> None:
     options = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     options.add_argument("--retrain", action="store_true", help="train again what is in the cache")
     options.add_argument("--seconds", type=float, default=3.0, help="time for each comparison of speeds")
-    options.add_argument("--images", type=int, default=20_000, help="images of the fine-tuned LeNet-5")
+    options.add_argument("--images", type=int, default=10_000, help="images of the fine-tuned LeNet-5")
     given = options.parse_args()
     torch.set_num_threads(1)
     console = Console()
