@@ -11,9 +11,10 @@ import torch
 from hardy.compiler.ir import Builder, Graph, Node, Value, transform
 from hardy.compiler.ledger import ledger
 from hardy.compiler.literal import Literal
+from hardy.compiler.ops.dynamic import DynamicQuantize
 from hardy.compiler.ops.elementwise import Add, Mul
 from hardy.compiler.ops.linear import Conv, Matmul
-from hardy.compiler.ops.quant import Dequantize, DynamicQuantize, IntegerConv, IntegerMatmul
+from hardy.compiler.ops.quant import Dequantize, IntegerConv, IntegerMatmul
 from hardy.compiler.ops.shape import Reshape, Transpose
 from hardy.compiler.pipeline import Pass
 from hardy.compiler.types import DType

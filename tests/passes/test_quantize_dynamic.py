@@ -8,9 +8,9 @@ import torch
 from hardy.compiler.errors import UsageError
 from hardy.compiler.interpret import run
 from hardy.compiler.ir import Builder, Graph
+from hardy.compiler.ops.dynamic import DynamicQuantize
 from hardy.compiler.ops.elementwise import Add
 from hardy.compiler.ops.linear import Conv, Matmul
-from hardy.compiler.ops.quant import DynamicQuantize
 from hardy.compiler.pipeline import random_inputs, sqnr
 from hardy.compiler.types import DType, TensorType
 from hardy.compiler.verify import verify

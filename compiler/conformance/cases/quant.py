@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from hardy.compiler.conformance.case import Case, between, case, exactly, full_range
+from hardy.compiler.ops.dynamic import DynamicQuantize
 from hardy.compiler.ops.quant import (
     Dequantize,
-    DynamicQuantize,
     IntegerConv,
     IntegerMatmul,
     Quantize,

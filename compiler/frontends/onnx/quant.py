@@ -6,11 +6,11 @@ from hardy.compiler.frontends.onnx.context import Context, Importer, Item
 from hardy.compiler.frontends.onnx.conv import cropped, window
 from hardy.compiler.ir import Value
 from hardy.compiler.ops.activation import Clamp
+from hardy.compiler.ops.dynamic import DynamicQuantize
 from hardy.compiler.ops.elementwise import Round
 from hardy.compiler.ops.linear import Matmul
 from hardy.compiler.ops.quant import (
     Dequantize,
-    DynamicQuantize,
     IntegerConv,
     IntegerMatmul,
     Quantize,
