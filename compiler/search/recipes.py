@@ -26,8 +26,12 @@ class Recipe:
     mixed: bool = False
 
 
+def _quantized(skip: Sequence[str]) -> tuple[Listed, ...]:
+    return (CenterChannels(), *DEFAULT, Quantize(skip=tuple(skip)), ...)
+
+
 def _int8(skip: Sequence[str]) -> tuple[Listed, ...]:
-    return (*DEFAULT, CenterChannels(), Quantize(skip=tuple(skip)), ...)
+    return (*DEFAULT, *_quantized(skip))
 
 
 def _narrow(macs: float) -> Build:
@@ -41,7 +45,7 @@ def _narrow_int8(macs: float) -> Build:
     def build(skip: Sequence[str]) -> tuple[Listed, ...]:
         return (
             *(*DEFAULT, PruneChannels(macs=macs), Recover(), *CLEANUP),
-            *(CenterChannels(), Quantize(skip=tuple(skip)), ...),
+            *_quantized(skip),
         )
 
     return build
