@@ -34,6 +34,7 @@ from hardy.passes.prune_channels import PruneChannels
 from hardy.passes.quantize import Quantize
 from hardy.passes.quantize_dynamic import QuantizeDynamic
 from hardy.passes.recover import Recover
+from hardy.passes.quantize_weights import QuantizeWeights
 from hardy.passes.simplify import Simplify
 from hardy.passes.widen_convolutions import WidenConvolutions
 
@@ -66,6 +67,7 @@ __all__ = [
     "Quantize",
     "QuantizeDynamic",
     "Recover",
+    "QuantizeWeights",
     "Simplify",
     "WidenConvolutions",
     "passes_by_name",
@@ -97,6 +99,7 @@ BUILT_IN: tuple[type[Pass], ...] = (
     Recover,
     LowerQuantization,
     QuantizeDynamic,
+    QuantizeWeights,
     Simplify,
     WidenConvolutions,
 )

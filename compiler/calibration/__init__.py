@@ -5,7 +5,7 @@ from hardy.compiler.calibration.data import Feed, Samples, open_samples, samples
 from hardy.compiler.calibration.grid import Grid
 from hardy.compiler.calibration.histogram import Histogram
 from hardy.compiler.calibration.observe import Statistic, observe
-from hardy.compiler.calibration.statistics import ChannelRange, Moments, Range
+from hardy.compiler.calibration.statistics import ChannelRange, Moments, Range, SecondMoments
 
 __all__ = [
     "METHODS",
@@ -16,6 +16,7 @@ __all__ = [
     "Moments",
     "Range",
     "Samples",
+    "SecondMoments",
     "Statistic",
     "clip_rows",
     "observe",

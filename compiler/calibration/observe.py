@@ -9,7 +9,7 @@ import torch
 
 from hardy.compiler.calibration.data import Samples
 from hardy.compiler.errors import InputError
-from hardy.compiler.interpret import evaluate
+from hardy.compiler.interpret import Compute, evaluate
 from hardy.compiler.ir import Graph, Value
 
 # Told how many samples are done.
@@ -27,9 +27,10 @@ def observe(
     samples: Samples,
     watched: Mapping[Value, Sequence[Statistic]],
     tell: Tell | None = None,
+    compute: Compute | None = None,
 ) -> int:
     """Run every sample through the reference; each watched value updates its statistics. The number
-    of samples.
+    of samples. `compute` takes the place of the reference of each node, as in `evaluate`.
 
     InputError where a watched value becomes NaN or infinite, with its source.
     """
@@ -51,7 +52,7 @@ def observe(
     with torch.no_grad():
         for feed in samples.feeds(graph.input_types()):
             try:
-                evaluate(graph, [feed[name] for name in graph.input_names], see)
+                evaluate(graph, [feed[name] for name in graph.input_names], see, compute)
             except InputError as error:
                 error.where = f"sample {count} of {samples.origin}; {error.where}"
                 raise

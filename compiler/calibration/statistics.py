@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import torch
@@ -60,3 +61,31 @@ class Moments:
     @property
     def rms(self) -> torch.Tensor:
         return (self.squares / max(self.count, 1)).sqrt()
+
+
+@dataclass
+class SecondMoments:
+    """The mean of x x^T over the columns that `view` takes from a tensor: [groups, columns, k] to
+    [groups, k, k], f32; and the mean magnitude of each of the k, [groups, k].
+
+    For a linear layer this is, up to a factor, the Hessian of its squared output error in its weights.
+    """
+
+    view: Callable[[torch.Tensor], torch.Tensor]
+    count: int = 0
+    total: torch.Tensor = field(default_factory=lambda: torch.zeros(()))
+    absolute: torch.Tensor = field(default_factory=lambda: torch.zeros(()))
+
+    def update(self, x: torch.Tensor) -> None:
+        columns = self.view(x).float()
+        self.count += columns.shape[1]
+        self.total = self.total + columns.mT @ columns
+        self.absolute = self.absolute + columns.abs().sum(1)
+
+    @property
+    def matrix(self) -> torch.Tensor:
+        return self.total / max(self.count, 1)
+
+    @property
+    def magnitude(self) -> torch.Tensor:
+        return self.absolute / max(self.count, 1)

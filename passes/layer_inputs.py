@@ -1,0 +1,54 @@
+"""What a layer multiplies its weight by, as a matrix, and streaming second moments of it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Hashable
+
+import torch
+from torch import Tensor
+
+from hardy.compiler.ir import Graph, Op, Value
+from hardy.compiler.ops.linear import Conv, channels_first
+from hardy.passes.eliminate_dead_code import EliminateDeadCode
+from hardy.passes.layers import Layer
+
+
+def columns_of(layer: Layer) -> Callable[[Tensor], Tensor]:
+    """From a layer's input to [groups, positions, k], in the order of the columns of `layer.rows()`.
+
+    The output of group g is then columns[g] @ rows[g]^T. Matrix products have one group.
+    """
+    op = layer.node.op
+    if not isinstance(op, Conv):
+        axis = layer.x.type.rank - 1 if layer.place == 1 else layer.x.type.rank - 2
+        return lambda x: x.movedim(axis, -1).reshape(1, -1, x.shape[axis])
+    kernel = layer.weight.type.shape[2:]
+    return lambda x: _patches(channels_first(x, op.layout), op, kernel)
+
+
+def _patches(x: Tensor, op: Conv, kernel: tuple[int, ...]) -> Tensor:
+    """The windows of a convolution: [groups, batch x positions, channels of a group x kernel]."""
+    x = torch.nn.functional.pad(x, [p for pair in reversed(op.padding) for p in pair])
+    for axis, (size, stride, step) in enumerate(zip(kernel, op.strides, op.dilations, strict=True), start=2):
+        x = x.unfold(axis, step * (size - 1) + 1, stride)[..., ::step]
+    spatial = len(kernel)
+    batch, channels = x.shape[:2]
+    x = x.reshape(batch, op.groups, channels // op.groups, *x.shape[2:])
+    positions = range(3, 3 + spatial)
+    return x.permute(1, 0, *positions, 2, *range(3 + spatial, 3 + 2 * spatial)).reshape(
+        op.groups, -1, channels // op.groups * math.prod(kernel)
+    )
+
+
+def input_key(layer: Layer) -> Hashable:
+    """Layers of equal keys multiply the same matrix."""
+    op: Op | None = layer.node.op if isinstance(layer.node.op, Conv) else None
+    return layer.x, layer.place, op, layer.weight.type.shape[2:] if op else ()
+
+
+def graph_up_to(graph: Graph, values: list[Value]) -> Graph:
+    """What computes these values, with the graph's own inputs and nodes."""
+    unique = tuple(dict.fromkeys(values))
+    names = tuple(str(i) for i in range(len(unique)))
+    return EliminateDeadCode().run(Graph(graph.name, graph.inputs, graph.nodes, unique, names))

@@ -1,0 +1,137 @@
+"""GPTQ (Frantar et al., 2022, arXiv:2210.17323): columns are rounded one after the other, and those to
+come make up for the error."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from hardy.compiler.errors import UnsupportedError
+from hardy.passes.rounding.blocks import Blocks, output_errors
+
+# Columns whose error is carried to the others at once.
+LAZY = 128
+
+
+def gptq(
+    rows: Tensor, moments: Tensor, blocks: Blocks, *, damping: float = 0.01, by_activity: bool = False
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Integers [groups, n, k] (f32), scales and zero points [groups, n, blocks].
+
+    `damping` is added to the diagonal of `moments`, as a share of its mean. `by_activity` rounds the
+    columns with the largest inputs first, with scales found beforehand; otherwise the scales of a
+    block are found when its turn comes. A row that came out worse than rounded to nearest is rounded
+    to nearest.
+
+    UnsupportedError where `moments` with this damping are not positive definite.
+    """
+    importance = _importance(moments)
+    scale, zero = blocks.parameters(rows, importance)
+    nearest = blocks.quantize(rows, scale, zero)
+    if by_activity:
+        order = importance[:, 0].argsort(dim=-1, descending=True, stable=True)
+    else:
+        order = torch.arange(rows.shape[-1]).expand(len(rows), -1)
+    carried = _Columns(rows, moments, blocks, order, damping, (scale, zero), fixed=by_activity)
+    found = carried.run()
+    before = output_errors(blocks.dequantize(nearest, scale, zero) - rows, moments)
+    after = output_errors(blocks.dequantize(*found) - rows, moments)
+    better = (after < before)[..., None]
+    integers, scales, zeros = (
+        torch.where(better, new, old) for new, old in zip(found, (nearest, scale, zero), strict=True)
+    )
+    return integers, scales, zeros
+
+
+def _importance(moments: Tensor) -> Tensor:
+    """How much the error of each column counts on its own: [groups, 1, k]."""
+    diagonal = moments.diagonal(dim1=-2, dim2=-1)
+    least = diagonal.mean(-1, keepdim=True) * 1e-4 + 1e-30
+    return torch.maximum(diagonal, least)[:, None]
+
+
+class _Columns:
+    """The sweep over the columns of all groups at once."""
+
+    def __init__(
+        self,
+        rows: Tensor,
+        moments: Tensor,
+        blocks: Blocks,
+        order: Tensor,
+        damping: float,
+        parameters: tuple[Tensor, Tensor],
+        fixed: bool,
+    ) -> None:
+        self.blocks = blocks
+        self.order = order
+        self.fixed = fixed
+        self.scale, self.zero = (p.clone() for p in parameters)
+        self.work = rows.gather(-1, order[:, None].expand_as(rows)).clone()
+        self.importance = _importance(moments)[:, 0].gather(-1, order)
+        self.factor = _inverse_factor(moments, order, damping)
+        self.integers = torch.empty_like(rows)
+
+    def run(self) -> tuple[Tensor, Tensor, Tensor]:
+        k = self.work.shape[-1]
+        for start in range(0, k, LAZY):
+            stop = min(start + LAZY, k)
+            errors = self._sweep(start, stop)
+            self.work[..., stop:] -= errors @ self.factor[:, start:stop, stop:]
+        return self.integers, self.scale, self.zero
+
+    def _sweep(self, start: int, stop: int) -> Tensor:
+        """Round the columns start..stop; their errors over the factor's diagonal, [groups, n, columns]."""
+        errors = torch.empty_like(self.work[..., start:stop])
+        here = self.work[..., start:stop]
+        factor = self.factor[:, start:stop, start:stop]
+        size = self.blocks.size
+        for i in range(stop - start):
+            column = start + i
+            if not self.fixed and size and column % size == 0:
+                self._rescale(column, errors[..., :i], factor, start, stop)
+            places = self.order[:, column] // size if size else torch.zeros_like(self.order[:, column])
+            index = places[:, None, None].expand(-1, self.scale.shape[1], 1)
+            scale, zero = (p.gather(-1, index)[..., 0] for p in (self.scale, self.zero))
+            x = here[..., i]
+            q = self.blocks.grid.quantize(x, scale, zero)
+            self.integers.scatter_(
+                -1, self.order[:, None, column : column + 1].expand(-1, x.shape[1], 1), q[..., None]
+            )
+            error = (x - (q - zero) * scale) / factor[:, i, i, None]
+            here[..., i + 1 :] -= error[..., None] * factor[:, None, i, i + 1 :]
+            errors[..., i] = error
+        return errors
+
+    def _rescale(self, column: int, errors: Tensor, factor: Tensor, start: int, stop: int) -> None:
+        """Scales of the block that begins at this column, from its weights as they have become."""
+        end = min(column + self.blocks.size, self.work.shape[-1])
+        weights = self.work[..., column:end]
+        if end > stop:
+            # What is beyond the lazy part has not been told of this part's errors yet.
+            late = errors @ self.factor[:, start:column, stop:end]
+            weights = torch.cat([weights[..., : stop - column], weights[..., stop - column :] - late], -1)
+        scale, zero = self.blocks.parameters(weights, self.importance[:, None, column:end])
+        block = column // self.blocks.size
+        self.scale[..., block], self.zero[..., block] = scale[..., 0], zero[..., 0]
+
+
+def _inverse_factor(moments: Tensor, order: Tensor, damping: float) -> Tensor:
+    """The upper Cholesky factor of the inverse of the damped and ordered moments, f32.
+
+    Columns whose input was always zero have no one to make up for them.
+    """
+    h = moments.double()
+    h = h.gather(-2, order[..., None].expand_as(h)).gather(-1, order[:, None].expand_as(h))
+    diagonal = h.diagonal(dim1=-2, dim2=-1)
+    added = torch.where(diagonal == 0, 1.0, damping * diagonal.mean(-1, keepdim=True))
+    lower, info = torch.linalg.cholesky_ex(h + torch.diag_embed(added))
+    if not bool(info.any()):
+        upper, info = torch.linalg.cholesky_ex(torch.cholesky_inverse(lower), upper=True)
+    if bool(info.any()):
+        raise UnsupportedError(
+            f"the second moments of the inputs are not positive definite with a damping of {damping}",
+            hint="use a larger damping or more samples",
+        )
+    factor: Tensor = upper.float()
+    return factor
