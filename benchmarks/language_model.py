@@ -1,0 +1,145 @@
+"""SmolLM2 with integer weights: perplexity, bytes of weights, and time for a token.
+
+python -m benchmarks.language_model [NAME ...] [--text FILE] [--seconds 20] [--json]
+
+Perplexity is that of the first 512 tokens of a text, by the reference. GPTQ and AWQ learn from other
+licences and from the documentation of Python. The time is that of a run of one token on the CPU, one
+thread, all contenders in turn.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from pydoc_data.topics import topics
+from typing import Annotated
+
+import torch
+import typer
+from rich.console import Console
+from rich.table import Table
+from torch import Tensor
+
+import hardy
+from benchmarks import peers
+from examples.models import smollm2
+from hardy.compiler.calibration import Samples
+from hardy.compiler.interpret import run
+from hardy.compiler.ir import Graph
+from hardy.compiler.pipeline import Pipeline
+from hardy.compiler.timing import time_in_turn
+from hardy.compiler.types import DType
+from hardy.passes import DEFAULT, QuantizeWeights
+
+LENGTH = 512
+PASSAGES = 8
+LICENCES = Path("/usr/share/common-licenses")
+CALIBRATION = ("Apache-2.0", "Artistic", "CC0-1.0", "MPL-2.0")
+
+METHODS = ("nearest", "gptq", "awq", "awq_gptq")
+VARIANTS: Mapping[str, QuantizeWeights | None] = {
+    "f32": None,
+    "int8": QuantizeWeights(DType.i8),
+    **{
+        f"int4/{block} {method}": QuantizeWeights(DType.u4, block=block, method=method)  # type: ignore[arg-type]
+        for block in (32, 64, 128)
+        for method in METHODS
+    },
+}
+TIMED = ("f32", "int8", "int4/32 nearest", "int4/64 nearest", "int4/128 nearest")
+
+
+def calibration(encode: Callable[[str], Tensor]) -> Samples:
+    """Passages of LENGTH tokens, by turns of a licence and of Python's documentation."""
+    documentation = "\n\n".join(topics[name] for name in sorted(topics))
+    texts = [(LICENCES / name).read_text() for name in CALIBRATION]
+    step = len(documentation) // len(texts)
+    feeds = []
+    for number, text in enumerate(texts):
+        for part in (text, documentation[number * step :]):
+            feeds.append((encode(part[: 16 * LENGTH])[None, :LENGTH],))
+    return Samples(lambda: feeds[:PASSAGES], "licences and documentation")
+
+
+def perplexity(graph: Graph, ids: Tensor) -> float:
+    """exp of the mean negative log likelihood of each token [1, n] but the first."""
+    (logits,) = run(graph, {graph.input_names[0]: ids}).values()
+    losses = torch.nn.functional.cross_entropy(logits[0, :-1], ids[0, 1:], reduction="mean")
+    return math.exp(float(losses))
+
+
+def weight_bytes(graph: Graph) -> int:
+    """Bytes of the packed constants, each counted once."""
+    return sum({c.digest: c.type.nbytes for c in graph.constants()}.values())
+
+
+def times(names: list[str], seconds: float) -> dict[str, float]:
+    """Median seconds of a run of one token, by name."""
+    module, inputs = smollm2.load(1)
+    calls = {}
+    for name in names:
+        pass_ = VARIANTS[name]
+        passes = None if pass_ is None else [*DEFAULT, pass_, ...]
+        artifact = hardy.compile(module, inputs, target="cpu", passes=passes, self_test=False)
+        calls[name] = peers.compiled(artifact, inputs)
+    return {name: t.median for name, t in time_in_turn(calls, seconds=seconds).items()}
+
+
+def main(
+    names: Annotated[list[str] | None, typer.Argument(help=f"Of {', '.join(VARIANTS)}.")] = None,
+    text: Annotated[Path, typer.Option(help="The text that is predicted.")] = LICENCES / "GPL-3",
+    seconds: Annotated[float, typer.Option(help="Time spent on timing; 0 for none.")] = 20.0,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the figures as JSON.")] = False,
+) -> None:
+    """Measure what integer weights cost and bring."""
+    torch.set_num_threads(1)
+    console = Console(stderr=as_json)
+    chosen = list(dict.fromkeys(["f32", *(names or VARIANTS)]))
+    encode = smollm2.encoder()
+    ids = encode(text.read_text())[None, :LENGTH]
+    samples = calibration(encode)
+    with console.status("tracing"):
+        module, inputs = smollm2.load(LENGTH)
+        graph = Pipeline(DEFAULT).run(hardy.trace(module, inputs, self_test=False)).graph
+        del module
+    rows: dict[str, dict[str, float]] = {}
+    for name in chosen:
+        with console.status(name):
+            pass_ = VARIANTS[name]
+            after = graph if pass_ is None else quantized(graph, pass_, samples)
+            rows[name] = {"perplexity": perplexity(after, ids), "bytes": weight_bytes(after)}
+        console.print(f"{name}: perplexity {rows[name]['perplexity']:.3f}")
+    del graph, after
+    if seconds > 0:
+        with console.status("compiling and timing"):
+            for name, median in times([n for n in TIMED if n in chosen], seconds).items():
+                rows[name]["seconds"] = median
+    if as_json:
+        print(json.dumps(rows, indent=2))
+    else:
+        console.print(_table(rows))
+
+
+def quantized(graph: Graph, pass_: QuantizeWeights, samples: Samples) -> Graph:
+    from dataclasses import replace
+
+    return replace(pass_, calibration=samples).run(graph)
+
+
+def _table(rows: Mapping[str, Mapping[str, float]]) -> Table:
+    base = rows["f32"]
+    table = Table("weights", "perplexity", "difference %", "MB", "f32 / bytes", "ms a token", "f32 / time")
+    for name, row in rows.items():
+        change = (row["perplexity"] / base["perplexity"] - 1) * 100
+        cells = [name, f"{row['perplexity']:.3f}", f"{change:+.2f}", f"{row['bytes'] / 1e6:.1f}"]
+        cells.append(f"{base['bytes'] / row['bytes']:.2f}")
+        if "seconds" in row:
+            cells += [f"{row['seconds'] * 1e3:.1f}", f"{base['seconds'] / row['seconds']:.2f}"]
+        table.add_row(*cells)
+    return table
+
+
+if __name__ == "__main__":
+    typer.run(main)
