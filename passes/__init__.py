@@ -22,8 +22,19 @@ from hardy.passes.decompose import Decompose
 from hardy.passes.eliminate_common_subexpressions import EliminateCommonSubexpressions
 from hardy.passes.eliminate_dead_code import EliminateDeadCode
 from hardy.passes.finetune import Finetune
+from hardy.passes.adaround import AdaRound
+from hardy.passes.cast_floats import CastFloats
+from hardy.passes.channels_last import ChannelsLast
+from hardy.passes.clean_reshapes import CleanReshapes
+from hardy.passes.clean_transposes import CleanTransposes
+from hardy.passes.correct_bias import CorrectBias
+from hardy.passes.decompose import Decompose
+from hardy.passes.eliminate_common_subexpressions import EliminateCommonSubexpressions
+from hardy.passes.eliminate_dead_code import EliminateDeadCode
+from hardy.passes.equalize import Equalize
 from hardy.passes.fold_batch_norm import FoldBatchNorm
 from hardy.passes.fold_constants import FoldConstants
+from hardy.passes.fuse_dequantize import FuseDequantize
 from hardy.passes.fuse_patterns import FusePatterns
 from hardy.passes.group import Anchor, FormGroups, GroupPolicy
 from hardy.passes.lower_binary import LowerBinary
@@ -36,6 +47,7 @@ from hardy.passes.quantize_dynamic import QuantizeDynamic
 from hardy.passes.recover import Recover
 from hardy.passes.quantize_weights import QuantizeWeights
 from hardy.passes.simplify import Simplify
+from hardy.passes.smooth_quant import SmoothQuant
 from hardy.passes.widen_convolutions import WidenConvolutions
 
 __all__ = [
@@ -43,6 +55,7 @@ __all__ = [
     "CLEANUP",
     "DEFAULT",
     "AbsorbTransposes",
+    "AdaRound",
     "Anchor",
     "Binarize",
     "CenterChannels",
@@ -55,9 +68,19 @@ __all__ = [
     "EliminateCommonSubexpressions",
     "EliminateDeadCode",
     "Finetune",
+    "CastFloats",
+    "ChannelsLast",
+    "CleanReshapes",
+    "CleanTransposes",
+    "CorrectBias",
+    "Decompose",
+    "EliminateCommonSubexpressions",
+    "EliminateDeadCode",
+    "Equalize",
     "FoldBatchNorm",
     "FoldConstants",
     "FormGroups",
+    "FuseDequantize",
     "FusePatterns",
     "GroupPolicy",
     "LowerBinary",
@@ -69,6 +92,7 @@ __all__ = [
     "Recover",
     "QuantizeWeights",
     "Simplify",
+    "SmoothQuant",
     "WidenConvolutions",
     "passes_by_name",
 ]
@@ -79,6 +103,7 @@ BUILT_IN: tuple[type[Pass], ...] = (
     AbsorbTransposes,
     CenterChannels,
     Binarize,
+    AdaRound,
     ChannelsLast,
     CleanReshapes,
     CleanTransposes,
@@ -91,6 +116,7 @@ BUILT_IN: tuple[type[Pass], ...] = (
     FoldBatchNorm,
     FoldConstants,
     FormGroups,
+    FuseDequantize,
     FusePatterns,
     LowerBinary,
     Prune,

@@ -78,7 +78,7 @@ class Factors:
     def _sum(self, node: Node, axis: int) -> list[Edit] | None:
         edits = []
         for place, value in enumerate(node.operands):
-            found = self._constant(node, place, axis)
+            found = self.constant(node, place, axis)
             if found is None and value.literal is None and value.type.shape == node.type.shape:
                 found = self.source_of(value, axis, [node])
             if found is None:
@@ -88,7 +88,7 @@ class Factors:
 
     def _product(self, node: Node, axis: int) -> list[Edit] | None:
         for place in range(2):
-            found = self._constant(node, place, axis)
+            found = self.constant(node, place, axis)
             if found is not None:
                 return found
         # The later factor first: a gate is mostly behind an activation.
@@ -99,7 +99,7 @@ class Factors:
                     return found
         return None
 
-    def _constant(self, node: Node, place: int, axis: int) -> list[Edit] | None:
+    def constant(self, node: Node, place: int, axis: int) -> list[Edit] | None:
         """A constant with an entry for each channel of the node's result."""
         value = node.operands[place]
         own = axis - (node.type.rank - value.type.rank)

@@ -13,10 +13,13 @@ from hardy.compiler.ir import Builder, Constant, Graph, Input, Node, Value, tran
 from hardy.compiler.ledger import ledger
 from hardy.compiler.literal import Literal
 from hardy.compiler.ops.activation import Mod
-from hardy.compiler.ops.elementwise import Div, Rem, ShiftLeft, ShiftRight
+from hardy.compiler.ops.elementwise import Cast, Div, Rem, ShiftLeft, ShiftRight
 from hardy.compiler.ops.quant import Dequantize
 from hardy.compiler.ops.shape import BroadcastTo
 from hardy.compiler.pipeline import Pass
+
+# Floats that are cast are not worth keeping narrow below.
+STORED_BYTES = 1 << 12
 
 
 @dataclass(frozen=True)
@@ -27,7 +30,8 @@ class FoldConstants(Pass):
     a scalar to a large shape, stays. `total` bounds what all nodes together add. Data is read only
     where a result is computed from it.
 
-    Quantized constants stay as they are stored; with `unpack`, they too are computed, whatever that adds.
+    Quantized constants, and large ones in narrower floats, stay as they are stored; with `unpack`, they
+    too are computed, whatever that adds.
     """
 
     growth: int = 1 << 20
@@ -52,7 +56,7 @@ class FoldConstants(Pass):
             if len(tensors) != len(operands) or not _is_defined(node, tensors):
                 return None
             added = max(0, sum(t.nbytes for t in node.types) - _stored_bytes(operands))
-            if isinstance(node.op, Dequantize) and added:
+            if added and _is_storage(node, tensors):
                 if not self.unpack:
                     return None
                 added = 0
@@ -77,6 +81,13 @@ class FoldConstants(Pass):
 
 def _stored_bytes(operands: Sequence[Value]) -> int:
     return sum(v.type.nbytes for v in dict.fromkeys(operands) if isinstance(v.node.op, Constant))
+
+
+def _is_storage(node: Node, tensors: Sequence[torch.Tensor]) -> bool:
+    """Whether the node widens what is stored narrow to save memory."""
+    if isinstance(node.op, Cast):
+        return tensors[0].is_floating_point() and tensors[0].nbytes > STORED_BYTES
+    return isinstance(node.op, Dequantize)
 
 
 def _evaluate(node: Node, tensors: Sequence[torch.Tensor]) -> tuple[torch.Tensor, ...]:

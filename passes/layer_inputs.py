@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Iterator, Sequence
 
 import torch
 from torch import Tensor
 
+from hardy.compiler.calibration import Samples, SecondMoments, observe
+from hardy.compiler.interpret import Compute
 from hardy.compiler.ir import Graph, Op, Value
 from hardy.compiler.ops.linear import Conv, channels_first
+from hardy.compiler.progress import tell
 from hardy.passes.eliminate_dead_code import EliminateDeadCode
-from hardy.passes.layers import Layer
+from hardy.passes.layers import L, Layer
 
 
 def columns_of(layer: Layer) -> Callable[[Tensor], Tensor]:
@@ -52,3 +55,53 @@ def graph_up_to(graph: Graph, values: list[Value]) -> Graph:
     unique = tuple(dict.fromkeys(values))
     names = tuple(str(i) for i in range(len(unique)))
     return EliminateDeadCode().run(Graph(graph.name, graph.inputs, graph.nodes, unique, names))
+
+
+def moments_of_inputs(
+    graph: Graph,
+    samples: Samples,
+    found: Sequence[L],
+    memory: int,
+    compute: Compute | None = None,
+) -> Iterator[tuple[list[L], SecondMoments]]:
+    """The layers in order, those that read the same together, with the second moments of what they read.
+
+    As many sweeps over the samples as are needed to hold no more than `memory` bytes of moments (those
+    of one input at least). A sweep computes with `compute`, so that it sees what was done to the layers
+    that were given before.
+    """
+    waiting: dict[Hashable, list[L]] = {}
+    for layer in found:
+        waiting.setdefault(input_key(layer), []).append(layer)
+    groups = list(waiting.values())
+    while groups:
+        size = _count_within(groups, memory)
+        wave, groups = groups[:size], groups[size:]
+        inputs = [SecondMoments(columns_of(group[0])) for group in wave]
+        watched: dict[Value, list[SecondMoments]] = {}
+        for group, moments in zip(wave, inputs, strict=True):
+            watched.setdefault(group[0].x, []).append(moments)
+        cut = graph_up_to(graph, list(watched))
+        observe(cut, samples, watched, lambda n: tell("calibrate", n, n), compute)
+        for group, moments in zip(wave, inputs, strict=True):
+            yield group, moments
+            moments.total = moments.absolute = torch.zeros(())
+
+
+def _count_within(groups: Sequence[Sequence[Layer]], memory: int) -> int:
+    """How many groups' second moments fit the memory, at least one."""
+    total = 0
+    for count, group in enumerate(groups):
+        layer, op = group[0], group[0].node.op
+        k = layer.weight.type.size // layer.weight.type.shape[layer.out_axis]
+        total += 4 * k * k * (op.groups if isinstance(op, Conv) else 1)
+        if total > memory and count:
+            return count
+    return len(groups)
+
+
+def grouped_rows(layer: Layer, weight: Tensor) -> Tensor:
+    """A weight as the rounding takes it: [groups, output channels of a group, k], f32."""
+    rows = layer.rows(weight).float()
+    op = layer.node.op
+    return rows.reshape(op.groups if isinstance(op, Conv) else 1, -1, rows.shape[1])

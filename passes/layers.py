@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from typing import TypeVar
 
 import torch
 
@@ -81,6 +82,9 @@ class Layer:
         return rows.reshape(moved).movedim(0, self.out_axis).contiguous()
 
 
+L = TypeVar("L", bound=Layer)
+
+
 def layers(graph: Graph) -> Iterator[Layer]:
     """Every layer with a float weight, in order.
 
@@ -89,7 +93,7 @@ def layers(graph: Graph) -> Iterator[Layer]:
     """
     seen: dict[str, int] = {}
     for node in graph.nodes:
-        found = _layer(node)
+        found = weight_of(node, _is_weight)
         if found is None:
             continue
         place, out_axis, in_axis = found
@@ -99,15 +103,15 @@ def layers(graph: Graph) -> Iterator[Layer]:
         yield Layer(node, place, out_axis, in_axis, name)
 
 
-def _layer(node: Node) -> tuple[int, int, int] | None:
+def weight_of(node: Node, is_weight: Callable[[Value], bool]) -> tuple[int, int, int] | None:
     """The weight's place and its axes of output and input channels, None for what is no layer."""
     op = node.op
     if isinstance(op, Conv):
-        return (1, 0, 1) if _is_weight(node.operands[1]) else None
+        return (1, 0, 1) if is_weight(node.operands[1]) else None
     if isinstance(op, Matmul):
         for place, transposed in ((1, op.transpose_b), (0, not op.transpose_a)):
             value = node.operands[place]
-            if _is_weight(value) and value.type.rank == 2 and node.operands[1 - place].literal is None:
+            if is_weight(value) and value.type.rank == 2 and node.operands[1 - place].literal is None:
                 # The columns of b and the rows of a are output channels.
                 return (place, 0, 1) if transposed else (place, 1, 0)
     return None
@@ -117,7 +121,7 @@ def _is_weight(value: Value) -> bool:
     return isinstance(value.op, Constant) and value.type.dtype.is_float
 
 
-def select(found: Iterable[Layer], only: Sequence[str] = (), skip: Sequence[str] = ()) -> list[Layer]:
+def select(found: Iterable[L], only: Sequence[str] = (), skip: Sequence[str] = ()) -> list[L]:
     """The layers whose name or source matches a shell pattern of `only` (all, if empty) and none of `skip`.
 
     UsageError for a pattern that matches no layer, with the layers' names.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Hashable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar
 from typing import Literal as OneOf
@@ -11,7 +11,7 @@ from typing import Literal as OneOf
 import torch
 from torch import Tensor
 
-from hardy.compiler.calibration import Grid, Samples, SecondMoments, observe, open_samples
+from hardy.compiler.calibration import Grid, Samples, SecondMoments, open_samples
 from hardy.compiler.errors import UnsupportedError, UsageError
 from hardy.compiler.interpret import run_node
 from hardy.compiler.ir import Builder, Graph, Node, Value, transform
@@ -25,7 +25,7 @@ from hardy.compiler.progress import tell
 from hardy.compiler.types import DType
 from hardy.passes.channel_scales import Edit, Factors, input_axis
 from hardy.passes.eliminate_dead_code import EliminateDeadCode
-from hardy.passes.layer_inputs import columns_of, graph_up_to, input_key
+from hardy.passes.layer_inputs import grouped_rows, moments_of_inputs
 from hardy.passes.layers import Layer, layers, select
 from hardy.passes.rounding.awq import search_scales
 from hardy.passes.rounding.blocks import Blocks, output_errors
@@ -188,31 +188,16 @@ class _Work:
         }
 
     def blocks_of(self, layer: Layer) -> Blocks:
-        k = layer.rows().shape[1]
+        k = layer.weight.type.size // layer.weight.type.shape[layer.out_axis]
         per_row = isinstance(layer.node.op, Conv) or self.options.block >= k
         return Blocks(self.grid, 0 if per_row else self.options.block)
 
     def sweep(self, samples: Samples) -> None:
-        """Round all layers in order; each sweep learns the inputs of as many as fit the memory."""
-        groups: dict[Hashable, list[Layer]] = {}
-        for layer in self.chosen:
-            groups.setdefault(input_key(layer), []).append(layer)
-        waiting = list(groups.values())
-        done = 0
-        while waiting:
-            size = _count_within(waiting, self.options.memory)
-            wave, waiting = waiting[:size], waiting[size:]
-            inputs = [SecondMoments(columns_of(group[0])) for group in wave]
-            watched: dict[Value, list[SecondMoments]] = {}
-            for group, moments in zip(wave, inputs, strict=True):
-                watched.setdefault(group[0].x, []).append(moments)
-            cut = graph_up_to(self.graph, list(watched))
-            observe(cut, samples, watched, lambda n: tell("calibrate", n, n), self._compute)
-            for group, moments in zip(wave, inputs, strict=True):
-                tell("round weights", done, len(self.chosen))
-                self.round(group, moments)
-                done += len(group)
-                moments.total = moments.absolute = torch.zeros(())
+        """Round all layers in order."""
+        memory = self.options.memory
+        for group, inputs in moments_of_inputs(self.graph, samples, self.chosen, memory, self._compute):
+            tell("round weights", len(self.rounded), len(self.chosen))
+            self.round(group, inputs)
 
     def _compute(self, node: Node, operands: Sequence[Tensor]) -> tuple[Tensor, ...]:
         """The reference with the rounded weights in place of the real ones."""
@@ -226,7 +211,7 @@ class _Work:
         """Round the layers that read one input."""
         factor = None
         method = self.options.method
-        weights = [self._rows(layer) for layer in group]
+        weights = [grouped_rows(layer, layer.data) for layer in group]
         matrix = None if inputs is None else inputs.matrix
         if inputs is not None and method.startswith("awq"):
             factor = self._scale(group, weights, inputs)
@@ -248,11 +233,6 @@ class _Work:
                 scale, zero = blocks.parameters(rows, importance)
                 integers = blocks.quantize(rows, scale, zero)
             self._keep(layer, blocks, rows, (integers, scale, zero), factor, matrix)
-
-    def _rows(self, layer: Layer) -> Tensor:
-        rows = layer.rows().float()
-        op = layer.node.op
-        return rows.reshape(op.groups if isinstance(op, Conv) else 1, -1, rows.shape[1])
 
     def _scale(
         self, group: Sequence[Layer], weights: Sequence[Tensor], inputs: SecondMoments
@@ -356,15 +336,3 @@ def _gather(b: Builder, op: Gather, parts: Sequence[Value], indices: Value) -> V
     blocks = [p if p.type.rank == 2 else b(Reshape((rows, 1)), p) for p in parts[1:]]
     size = math.ceil(k / blocks[0].type.shape[1])
     return b(Dequantize(integers.type.rank - 1, size), integers, *[b(op, p, indices) for p in blocks])
-
-
-def _count_within(groups: Sequence[Sequence[Layer]], memory: int) -> int:
-    """How many groups' second moments fit the memory, at least one."""
-    total = 0
-    for count, group in enumerate(groups):
-        op = group[0].node.op
-        k = group[0].rows().shape[1]
-        total += 4 * k * k * (op.groups if isinstance(op, Conv) else 1)
-        if total > memory and count:
-            return count
-    return len(groups)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -13,6 +13,7 @@ from hardy.compiler.calibration.histogram import Histogram
 # Shares of the full range that are tried as the range: for both ends together, then for each.
 COARSE = torch.linspace(1.0, 1 / 16, 16, dtype=torch.float64)
 FINE = torch.linspace(1.0, 0.02, 99, dtype=torch.float64)
+SHARES = tuple(FINE[1:60].tolist())
 # Width of the steps between thresholds that `entropy` compares, in bins.
 STRIDE = 16
 # What an empty group of bins counts as, so that divergences stay finite.
@@ -116,10 +117,13 @@ METHODS: Mapping[str, Method] = {
 }
 
 
-def clip_rows(rows: Tensor, grid: Grid, importance: Tensor | None = None) -> tuple[Tensor, Tensor]:
+def clip_rows(
+    rows: Tensor, grid: Grid, importance: Tensor | None = None, shares: Sequence[float] = SHARES
+) -> tuple[Tensor, Tensor]:
     """Scales and zero points of each row of a weight [rows, elements] with the least squared error.
 
-    `importance` weighs the error of each element: [elements] or [rows, elements].
+    `importance` weighs the error of each element: [elements] or [rows, elements]. `shares` of each row's
+    range are tried, besides all of it.
     """
     low, high = rows.amin(1).clamp(max=0), rows.amax(1).clamp(min=0)
     scale, zero = grid.parameters(low, high)
@@ -130,7 +134,7 @@ def clip_rows(rows: Tensor, grid: Grid, importance: Tensor | None = None) -> tup
         return change.mul_(weight).sum(1)
 
     least = noise(scale, zero)
-    for share in FINE[1:60].tolist():
+    for share in shares:
         tried_scale, tried_zero = grid.parameters(low * share, high * share)
         tried = noise(tried_scale, tried_zero)
         better = tried < least

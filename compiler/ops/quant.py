@@ -13,13 +13,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from hardy.compiler.errors import GraphError
 from hardy.compiler.ir import Builder, Op, Value
 from hardy.compiler.ops.activation import Clamp
 from hardy.compiler.ops.elementwise import Add, Cast, Div, Mul, Round, ShiftLeft, ShiftRight, Sub, wide
 from hardy.compiler.ops.linear import Conv, Matmul
 from hardy.compiler.ops.rules import along, require, require_axis, require_dtype, require_float
-from hardy.compiler.ops.shape import BroadcastTo, Reshape
+from hardy.compiler.ops.shape import BroadcastTo, Reshape, Slice
 from hardy.compiler.types import DType, TensorType
 
 STORAGE = (
@@ -58,11 +57,13 @@ def spread(parameter: Tensor, x: Tensor, axis: int, block: int) -> Tensor:
 def _spread_graph(b: Builder, parameter: Value, x: TensorType, axis: int, block: int) -> Value:
     if block:
         shape = list(parameter.type.shape)
-        if x.shape[axis] % block:
-            raise GraphError(f"blocks of {block} do not divide axis {axis} of {x}")
         split = (*shape[: axis + 1], 1, *shape[axis + 1 :])
         full = (*shape[: axis + 1], block, *shape[axis + 1 :])
-        return b(Reshape(x.shape), b(BroadcastTo(full), b(Reshape(split), parameter)))
+        whole = (*shape[:axis], shape[axis] * block, *shape[axis + 1 :])
+        spread = b(Reshape(whole), b(BroadcastTo(full), b(Reshape(split), parameter)))
+        if whole == x.shape:
+            return spread
+        return b(Slice((0,) * x.rank, x.shape, (1,) * x.rank), spread)
     if parameter.type.rank == 0:
         return parameter
     shape = [1] * x.rank
@@ -341,3 +342,43 @@ class IntegerConv(Op):
 
     def macs(self, x: TensorType, weight: TensorType, *rest: TensorType) -> int:
         return self._conv().macs(x.with_dtype(DType.i32), weight.with_dtype(DType.i32))
+
+
+@dataclass(frozen=True)
+class DequantizeMatmul(Op):
+    """The product of x [..., m, k] with a weight that is stored as integers, [k, n] or [n, k].
+
+    The weight, its scale and its zero point are as in `dequantize` with this `axis` and `block`; the
+    result is `matmul` with what that gives.
+    """
+
+    transpose_b: bool = False
+    axis: int = 0
+    block: int = 0
+
+    @property
+    def _weight(self) -> Dequantize:
+        return Dequantize(self.axis, self.block)
+
+    @property
+    def _product(self) -> Matmul:
+        return Matmul(transpose_b=self.transpose_b)
+
+    def infer(
+        self, x: TensorType, weight: TensorType, scale: TensorType, zero_point: TensorType | None = None
+    ) -> TensorType:
+        require(weight.rank == 2, f"the weight must have two axes, got {weight}")
+        given = (weight, scale) if zero_point is None else (weight, scale, zero_point)
+        return self._product.infer(x, self._weight.infer(*given))
+
+    def reference(self, x: Tensor, weight: Tensor, scale: Tensor, zero_point: Tensor | None = None) -> Tensor:
+        return self._product.reference(x, self._weight.reference(weight, scale, zero_point))
+
+    def decompose(
+        self, b: Builder, x: Value, weight: Value, scale: Value, zero_point: Value | None = None
+    ) -> Value:
+        given = (weight, scale) if zero_point is None else (weight, scale, zero_point)
+        return b(self._product, x, b(self._weight, *given))
+
+    def macs(self, x: TensorType, weight: TensorType, *rest: TensorType) -> int:
+        return self._product.macs(x, weight.with_dtype(x.dtype))

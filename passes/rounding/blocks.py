@@ -12,6 +12,8 @@ from hardy.compiler.calibration import Grid, clip_rows
 
 # Elements whose scales are sought at once, so that what is tried stays in a cache.
 CHUNK = 1 << 18
+# Shares of a row's range that are tried: blocks are short, so that the best is not far below 1.
+SHARES = tuple(1 - 0.04 * i for i in range(1, 13))
 
 
 @dataclass(frozen=True)
@@ -55,7 +57,12 @@ class Blocks:
             return self.grid.parameters(rows.amin(1), rows.amax(1))
         step = max(1, CHUNK // rows.shape[1])
         pieces = [
-            clip_rows(rows[i : i + step], self.grid, None if importance is None else importance[i : i + step])
+            clip_rows(
+                rows[i : i + step],
+                self.grid,
+                None if importance is None else importance[i : i + step],
+                SHARES,
+            )
             for i in range(0, len(rows), step)
         ]
         scale, zero = (torch.cat(p) for p in zip(*pieces, strict=True))

@@ -51,7 +51,7 @@ def _importance(moments: Tensor) -> Tensor:
 
 
 class _Columns:
-    """The sweep over the columns of all groups at once."""
+    """The sweep over the columns of all groups at once, in the order in which they are rounded."""
 
     def __init__(
         self,
@@ -64,13 +64,17 @@ class _Columns:
         fixed: bool,
     ) -> None:
         self.blocks = blocks
-        self.order = order
+        self.order = order[:, None].expand_as(rows)
         self.fixed = fixed
         self.scale, self.zero = (p.clone() for p in parameters)
-        self.work = rows.gather(-1, order[:, None].expand_as(rows)).clone()
+        self.work = rows.gather(-1, self.order)
         self.importance = _importance(moments)[:, 0].gather(-1, order)
         self.factor = _inverse_factor(moments, order, damping)
         self.integers = torch.empty_like(rows)
+        # Scale and zero point of each column.
+        k = rows.shape[-1]
+        spread = [blocks.spread(p, k).expand_as(rows) for p in parameters]
+        self.by_column = [p.gather(-1, self.order) for p in spread]
 
     def run(self) -> tuple[Tensor, Tensor, Tensor]:
         k = self.work.shape[-1]
@@ -78,32 +82,29 @@ class _Columns:
             stop = min(start + LAZY, k)
             errors = self._sweep(start, stop)
             self.work[..., stop:] -= errors @ self.factor[:, start:stop, stop:]
-        return self.integers, self.scale, self.zero
+        integers = torch.empty_like(self.integers).scatter_(-1, self.order, self.integers)
+        return integers, self.scale, self.zero
 
     def _sweep(self, start: int, stop: int) -> Tensor:
         """Round the columns start..stop; their errors over the factor's diagonal, [groups, n, columns]."""
         errors = torch.empty_like(self.work[..., start:stop])
         here = self.work[..., start:stop]
-        factor = self.factor[:, start:stop, start:stop]
+        factor = self.factor[:, None, start:stop, start:stop]
         size = self.blocks.size
+        scales, zeros = self.by_column
         for i in range(stop - start):
             column = start + i
             if not self.fixed and size and column % size == 0:
-                self._rescale(column, errors[..., :i], factor, start, stop)
-            places = self.order[:, column] // size if size else torch.zeros_like(self.order[:, column])
-            index = places[:, None, None].expand(-1, self.scale.shape[1], 1)
-            scale, zero = (p.gather(-1, index)[..., 0] for p in (self.scale, self.zero))
-            x = here[..., i]
+                self._rescale(column, errors[..., :i], start, stop)
+            x, scale, zero = here[..., i], scales[..., column], zeros[..., column]
             q = self.blocks.grid.quantize(x, scale, zero)
-            self.integers.scatter_(
-                -1, self.order[:, None, column : column + 1].expand(-1, x.shape[1], 1), q[..., None]
-            )
-            error = (x - (q - zero) * scale) / factor[:, i, i, None]
-            here[..., i + 1 :] -= error[..., None] * factor[:, None, i, i + 1 :]
+            self.integers[..., column] = q
+            error = (x - (q - zero) * scale) / factor[..., i, i]
+            here[..., i + 1 :] -= error[..., None] * factor[..., i, i + 1 :]
             errors[..., i] = error
         return errors
 
-    def _rescale(self, column: int, errors: Tensor, factor: Tensor, start: int, stop: int) -> None:
+    def _rescale(self, column: int, errors: Tensor, start: int, stop: int) -> None:
         """Scales of the block that begins at this column, from its weights as they have become."""
         end = min(column + self.blocks.size, self.work.shape[-1])
         weights = self.work[..., column:end]
@@ -114,6 +115,8 @@ class _Columns:
         scale, zero = self.blocks.parameters(weights, self.importance[:, None, column:end])
         block = column // self.blocks.size
         self.scale[..., block], self.zero[..., block] = scale[..., 0], zero[..., 0]
+        for by_column, parameter in zip(self.by_column, (scale, zero), strict=True):
+            by_column[..., column:end] = parameter
 
 
 def _inverse_factor(moments: Tensor, order: Tensor, damping: float) -> Tensor:

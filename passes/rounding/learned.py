@@ -7,13 +7,13 @@ from torch import Tensor
 
 from hardy.passes.rounding.blocks import Blocks, output_errors
 
-# The rectified sigmoid's stretch, and the steps' rate, as in the paper and its implementation.
+# The rectified sigmoid's stretch, and how far the steps together may move its argument.
 LOW, HIGH = -0.1, 1.1
-RATE = 1e-2
+TRAVEL = 60.0
 # The share of the steps before weights are pushed to either side, and the exponents of that push.
 WARM = 0.2
 STEEP, FLAT = 20.0, 2.0
-PUSH = 0.01
+PUSH = 3.0
 
 
 def learn_rounding(
@@ -36,7 +36,7 @@ def learn_rounding(
     share = (rows / spread_scale - floor).clamp(0.01, 0.99)
     v = torch.logit((share - LOW) / (HIGH - LOW)).requires_grad_()
     limits = blocks.grid.limits
-    optimizer = torch.optim.Adam([v], lr=RATE)
+    optimizer = torch.optim.Adam([v], lr=TRAVEL / steps)
     with torch.enable_grad():
         for step in range(steps):
             h = (torch.sigmoid(v) * (HIGH - LOW) + LOW).clamp(0, 1)

@@ -8,6 +8,7 @@ from hardy.compiler.pipeline import Pass
 from hardy.passes.channels_last import ChannelsLast
 from hardy.passes.decompose import Decompose
 from hardy.passes.fold_constants import FoldConstants
+from hardy.passes.fuse_dequantize import FuseDequantize
 from hardy.passes.group import Anchor, FormGroups, GroupPolicy
 from hardy.passes.lower_binary import LowerBinary
 from hardy.passes.lower_quantization import LowerQuantization
@@ -26,6 +27,7 @@ POLICY = GroupPolicy(
     anchors={
         linear.Matmul: Anchor("matmul"),
         linear.Conv: Anchor("conv"),
+        quant.DequantizeMatmul: Anchor("matmul"),
         quant.IntegerMatmul: Anchor("integer_matmul"),
         quant.IntegerConv: Anchor("integer_conv"),
         binary.BinaryMatmul: Anchor("binary_matmul", chain=frozenset({binary.PackBits})),
@@ -57,6 +59,7 @@ def pipeline() -> tuple[Pass, ...]:
         LowerBinary(),
         *DEFAULT,
         LowerQuantization(),
+        FuseDequantize(),
         FoldConstants(unpack=True),
         WidenConvolutions(),
         ChannelsLast(),

@@ -29,13 +29,16 @@ from hardy.passes import (
     Decompose,
     EliminateCommonSubexpressions,
     EliminateDeadCode,
+    Equalize,
     FoldBatchNorm,
     FoldConstants,
     FormGroups,
+    FuseDequantize,
     FusePatterns,
     GroupPolicy,
     LowerBinary,
     Simplify,
+    SmoothQuant,
     WidenConvolutions,
 )
 from tests.integer_strategies import integer_graphs, integer_inputs
@@ -61,10 +64,12 @@ PASSES: tuple[Pass, ...] = (
     Decompose(),
     EliminateCommonSubexpressions(),
     EliminateDeadCode(),
+    Equalize(),
     FoldBatchNorm(),
     FoldConstants(),
     FormGroups(POLICY),
     FormGroups(GroupPolicy(outputs=3)),
+    FuseDequantize(),
     FusePatterns(),
     LowerBinary(),
     Simplify(),
@@ -73,7 +78,7 @@ PASSES: tuple[Pass, ...] = (
 
 
 # They need data for the graph at hand and have tests of their own.
-NEED_DATA = {CenterChannels}
+NEED_DATA = {CenterChannels, SmoothQuant}
 
 
 def test_every_built_in_exact_pass_is_tried() -> None:

@@ -95,9 +95,9 @@ def test_better_methods_are_better_on_their_data() -> None:
         )
         for method in ("nearest", "gptq", "awq", "awq_gptq")
     }
-    assert errors["gptq"] < 0.5 * errors["nearest"]
+    assert errors["gptq"] < 0.7 * errors["nearest"]
     assert errors["awq"] < errors["nearest"]
-    assert errors["awq_gptq"] < 0.5 * errors["nearest"]
+    assert errors["awq_gptq"] < 0.7 * errors["nearest"]
 
 
 def test_awq_folds_into_norm_and_layer_and_adds_no_ops() -> None:

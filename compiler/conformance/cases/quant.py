@@ -8,6 +8,7 @@ from hardy.compiler.conformance.case import Case, between, case, exactly, full_r
 from hardy.compiler.ops.dynamic import DynamicQuantize
 from hardy.compiler.ops.quant import (
     Dequantize,
+    DequantizeMatmul,
     IntegerConv,
     IntegerMatmul,
     Quantize,
@@ -40,7 +41,9 @@ def cases() -> Iterator[Case]:
     yield case(Quantize(DType.i8, axis=1), "f32[5,17]", "f32[17]", "i8[17]", fill=fills, label="channel")
     yield case(Dequantize(axis=0), "i8[5,17]", "f32[5]", "i8[5]", fill=fills, label="channel")
     yield case(Dequantize(axis=1, block=8), "i8[5,16]", "f32[5,2]", fill=fills, label="block")
+    yield case(Dequantize(axis=1, block=8), "i8[5,19]", "f32[5,3]", fill=fills, label="short_block")
     yield case(Quantize(DType.i8, axis=1, block=8), "f32[5,16]", "f32[5,2]", fill=fills, label="block")
+    yield from _products_with_stored_weights()
     ties = {0: exactly(0.5, 1.5, 2.5, -0.5, -1.5, 300, -300), 1: exactly(1), 2: exactly(0)}
     yield case(Quantize(DType.i8), "f32[7]", "f32[]", "i8[]", fill=ties, label="ties_and_saturation")
     accumulators = {0: between(-60000, 60000), 1: between(0.0005, 0.003)}
@@ -106,3 +109,18 @@ def cases() -> Iterator[Case]:
         label="depthwise",
         constants=(1, 3),
     )
+
+
+def _products_with_stored_weights() -> Iterator[Case]:
+    """Few rows, for which targets have kernels of their own, and many."""
+    for dtype in ("i8", "u8", "i4", "u4"):
+        fills = {1: full_range, 2: between(0.01, 0.1), 3: full_range}
+        for m in (1, 3, 40):
+            types = (f"f32[2,{m},70]", f"{dtype}[35,70]", "f32[35,3]", f"{dtype}[35,3]")
+            op, label = DequantizeMatmul(True, axis=1, block=32), f"{dtype}_{m}_rows"
+            yield case(op, *types, fill=fills, label=label, constants=(1, 2, 3))
+        plain = ("f32[1,70]", f"{dtype}[70,35]", "f32[35]")
+        yield case(DequantizeMatmul(axis=1), *plain, fill=fills, label=f"{dtype}_channel", constants=(1, 2))
+    by_column, by_row = ("f32[3,8]", "i8[8,5]", "f32[5]"), ("f32[3,8]", "i8[8,5]", "f32[8]")
+    yield case(DequantizeMatmul(axis=1), *by_column, label="weight_known_at_run_time")
+    yield case(DequantizeMatmul(axis=0), *by_row, label="scaled_along_k", constants=(1, 2))

@@ -30,8 +30,8 @@ AHEAD = 2048  # bytes of the weight between what is used and what is prefetched
 class Layout:
     """How a weight [N, K] of `bits` with a scale for every `block` elements of K lies in memory.
 
-    One panel of columns after the other, each [K, width] in i8, or [K / 8, width] i32 of eight 4-bit integers,
-    the lowest first, where each block is filled up to whole i32. Scales and zero points are [blocks, width].
+    One panel of columns after the other, each [K, width] i8, or [K / 8, width] i32 of eight 4-bit integers,
+    lowest first, where each block is filled up to whole i32. Scales and zero points are [blocks, width].
     """
 
     m: int

@@ -25,6 +25,8 @@ from hardy.targets.cpu.lower.rows import lower_rows
 from hardy.targets.cpu.lower.rows import takes as rows_taken
 from hardy.targets.cpu.lower.scan import lower_arg, lower_cumsum, lower_top_k
 from hardy.targets.cpu.lower.scatter import lower_scatter
+from hardy.targets.cpu.lower.weight_only import lower_weight_only
+from hardy.targets.cpu.lower.weight_only import takes as weight_only_taken
 from hardy.targets.cpu.program import Ref
 from hardy.targets.cpu.select import Selector
 from hardy.targets.target import YES, Support, no
@@ -58,6 +60,7 @@ RULES: dict[type[Op], Rule] = {
     reduce.ReduceMin: Rule(lower_reduction),
     linear.Matmul: Rule(lower_matmul),
     linear.Conv: Rule(lower_conv),
+    quant.DequantizeMatmul: Rule(lower_weight_only, weight_only_taken),
     quant.IntegerMatmul: Rule(lower_integer, integer_taken),
     quant.IntegerConv: Rule(lower_integer, integer_taken),
     binary.BinaryMatmul: Rule(lower_binary, binary_taken),
