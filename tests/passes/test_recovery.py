@@ -96,11 +96,12 @@ def test_learned_rounding_is_better_than_to_nearest(options: dict[str, object]) 
     assert output_error(before, after, samples) < 0.7 * output_error(before, quantized, samples)
     assert all(row["error_left"] < 0.7 for row in notes["layers"])
     assert ops(after) == ops(quantized)
-    for old, new in zip(quantized.nodes, after.nodes, strict=True):
-        assert old.types == new.types
-        if isinstance(old.op, Dequantize):
-            moved = old.operands[0].literal.tensor.int() - new.operands[0].literal.tensor.int()
-            assert moved.abs().max() <= 1
+    stored = [[n for n in g.nodes if isinstance(n.op, Dequantize)] for g in (quantized, after)]
+    for old, new in zip(*stored, strict=True):
+        was, now = (n.operands[0].literal for n in (old, new))
+        assert was.type == now.type
+        assert (was.tensor.int() - now.tensor.int()).abs().max() <= 1
+        assert [v.literal for v in old.operands[1:]] == [v.literal for v in new.operands[1:]]
 
 
 def test_learned_rounding_takes_grouped_and_depthwise_convolutions() -> None:
