@@ -12,6 +12,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from pydoc_data.topics import topics
 from typing import Annotated
@@ -28,7 +29,7 @@ from examples.models import smollm2
 from hardy.compiler.calibration import Samples
 from hardy.compiler.interpret import run
 from hardy.compiler.ir import Graph
-from hardy.compiler.pipeline import Pipeline
+from hardy.compiler.pipeline import Pass, Pipeline
 from hardy.compiler.timing import time_in_turn
 from hardy.compiler.types import DType
 from hardy.passes import DEFAULT, QuantizeWeights
@@ -38,17 +39,32 @@ PASSAGES = 8
 LICENCES = Path("/usr/share/common-licenses")
 CALIBRATION = ("Apache-2.0", "Artistic", "CC0-1.0", "MPL-2.0")
 
-METHODS = ("nearest", "gptq", "awq", "awq_gptq")
-VARIANTS: Mapping[str, QuantizeWeights | None] = {
-    "f32": None,
-    "int8": QuantizeWeights(DType.i8),
+# The embedding, which is also the last layer's weight, takes 8 bits.
+TABLE = "*embed*"
+INT8 = QuantizeWeights(DType.i8)
+
+
+def int4(block: int, zero_points: str, method: str) -> tuple[Pass, ...]:
+    """4 bits for all layers but the last."""
+    four = QuantizeWeights(DType.u4, block, method, zero_points, skip=(TABLE,))  # type: ignore[arg-type]
+    return four, replace(INT8, only=(TABLE,))
+
+
+VARIANTS: Mapping[str, tuple[Pass, ...]] = {
+    "f32": (),
+    "int8": (INT8,),
     **{
-        f"int4/{block} {method}": QuantizeWeights(DType.u4, block=block, method=method)  # type: ignore[arg-type]
-        for block in (32, 64, 128)
-        for method in METHODS
+        f"int4/{block} {zero_points} {method}": int4(block, zero_points, method)
+        for block, zero_points, methods in (
+            (32, "real", ("nearest",)),
+            (64, "real", ("nearest", "gptq", "awq")),
+            (32, "whole", ("nearest", "gptq", "awq", "awq_gptq")),
+            (128, "whole", ("nearest", "gptq")),
+        )
+        for method in methods
     },
 }
-TIMED = ("f32", "int8", "int4/32 nearest", "int4/64 nearest", "int4/128 nearest")
+TIMED = ("f32", "int8", "int4/32 real nearest", "int4/64 real nearest", "int4/32 whole nearest")
 
 
 def calibration(encode: Callable[[str], Tensor]) -> Samples:
@@ -80,8 +96,7 @@ def times(names: list[str], seconds: float) -> dict[str, float]:
     module, inputs = smollm2.load(1)
     calls = {}
     for name in names:
-        pass_ = VARIANTS[name]
-        passes = None if pass_ is None else [*DEFAULT, pass_, ...]
+        passes = [*DEFAULT, *VARIANTS[name], ...]
         artifact = hardy.compile(module, inputs, target="cpu", passes=passes, self_test=False)
         calls[name] = peers.compiled(artifact, inputs)
     return {name: t.median for name, t in time_in_turn(calls, seconds=seconds).items()}
@@ -107,8 +122,7 @@ def main(
     rows: dict[str, dict[str, float]] = {}
     for name in chosen:
         with console.status(name):
-            pass_ = VARIANTS[name]
-            after = graph if pass_ is None else quantized(graph, pass_, samples)
+            after = quantized(graph, VARIANTS[name], samples)
             rows[name] = {"perplexity": perplexity(after, ids), "bytes": weight_bytes(after)}
         console.print(f"{name}: perplexity {rows[name]['perplexity']:.3f}")
     del graph, after
@@ -122,10 +136,10 @@ def main(
         console.print(_table(rows))
 
 
-def quantized(graph: Graph, pass_: QuantizeWeights, samples: Samples) -> Graph:
-    from dataclasses import replace
-
-    return replace(pass_, calibration=samples).run(graph)
+def quantized(graph: Graph, passes: tuple[Pass, ...], samples: Samples) -> Graph:
+    for pass_ in passes:
+        graph = replace(pass_, calibration=samples).run(graph)  # type: ignore[call-arg]
+    return graph
 
 
 def _table(rows: Mapping[str, Mapping[str, float]]) -> Table:

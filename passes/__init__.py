@@ -11,7 +11,9 @@ from importlib.metadata import entry_points
 from hardy.compiler.errors import UsageError
 from hardy.compiler.pipeline import Pass
 from hardy.passes.absorb_transposes import AbsorbTransposes
+from hardy.passes.adaround import AdaRound
 from hardy.passes.binarize import Binarize
+from hardy.passes.cast_floats import CastFloats
 from hardy.passes.center_channels import CenterChannels
 from hardy.passes.channels_last import ChannelsLast
 from hardy.passes.clean_reshapes import CleanReshapes
@@ -32,6 +34,7 @@ from hardy.passes.decompose import Decompose
 from hardy.passes.eliminate_common_subexpressions import EliminateCommonSubexpressions
 from hardy.passes.eliminate_dead_code import EliminateDeadCode
 from hardy.passes.equalize import Equalize
+from hardy.passes.finetune import Finetune
 from hardy.passes.fold_batch_norm import FoldBatchNorm
 from hardy.passes.fold_constants import FoldConstants
 from hardy.passes.fuse_dequantize import FuseDequantize
@@ -46,6 +49,7 @@ from hardy.passes.quantize import Quantize
 from hardy.passes.quantize_dynamic import QuantizeDynamic
 from hardy.passes.recover import Recover
 from hardy.passes.quantize_weights import QuantizeWeights
+from hardy.passes.recover import Recover
 from hardy.passes.simplify import Simplify
 from hardy.passes.smooth_quant import SmoothQuant
 from hardy.passes.widen_convolutions import WidenConvolutions
@@ -58,6 +62,7 @@ __all__ = [
     "AdaRound",
     "Anchor",
     "Binarize",
+    "CastFloats",
     "CenterChannels",
     "ChannelsLast",
     "CleanReshapes",
@@ -77,6 +82,7 @@ __all__ = [
     "EliminateCommonSubexpressions",
     "EliminateDeadCode",
     "Equalize",
+    "Finetune",
     "FoldBatchNorm",
     "FoldConstants",
     "FormGroups",
@@ -91,6 +97,7 @@ __all__ = [
     "QuantizeDynamic",
     "Recover",
     "QuantizeWeights",
+    "Recover",
     "Simplify",
     "SmoothQuant",
     "WidenConvolutions",

@@ -32,6 +32,7 @@ from hardy.passes.rounding.blocks import Blocks, output_errors
 from hardy.passes.rounding.gptq import gptq
 
 Method = OneOf["nearest", "gptq", "awq", "awq_gptq"]
+ZERO_POINTS = ("none", "whole", "real")
 METHODS = ("nearest", "gptq", "awq", "awq_gptq")
 
 
@@ -39,9 +40,11 @@ METHODS = ("nearest", "gptq", "awq", "awq_gptq")
 class QuantizeWeights(Pass):
     """Store weights as integers with a scale for each output channel or block of it.
 
-    `weights` is i8, u8, i4 or u4. Signed types are symmetric by default, unsigned ones have zero
-    points. `block` input channels of an output channel share a scale, all of them for 0; convolutions
-    have one for each output channel. Scales have the least squared error.
+    `weights` is i8, u8, i4 or u4. `block` input channels of an output channel share a scale, all of
+    them for 0; convolutions have one for each output channel. `zero_points` are "none" (the default of
+    signed types), "whole" (of unsigned ones), or "real", which need more memory and keep the most
+    (Badri and Shaji, 2023, half-quadratic quantization); those of convolutions are whole. Scales and
+    zero points have the least squared error.
 
     `method`: "nearest" rounds to nearest and needs no data; "gptq" (Frantar et al., 2022, with
     `damping`, and `by_activity` for its order by activity) lets the weights to come make up for the
@@ -63,7 +66,7 @@ class QuantizeWeights(Pass):
     weights: DType = DType.i8
     block: int = 0
     method: Method = "nearest"
-    symmetric: bool | None = None
+    zero_points: OneOf["none", "whole", "real"] | None = None
     calibration: Any = None
     samples: int | None = None
     damping: float = 0.01
@@ -102,8 +105,11 @@ class QuantizeWeights(Pass):
             raise UsageError(f"a block has at least one element, got {self.block}", hint="0 is a whole row")
         if self.damping <= 0:
             raise UsageError(f"the damping must be positive, got {self.damping}")
+        if self.zero_points not in (None, *ZERO_POINTS):
+            raise UsageError(f"no zero points are {self.zero_points!r}", hint=f"use {', '.join(ZERO_POINTS)}")
         signed = self.weights.is_integer and self.weights.range[0] < 0
-        return Grid(self.weights, signed if self.symmetric is None else self.symmetric)
+        kind = self.zero_points or ("none" if signed else "whole")
+        return Grid(self.weights, symmetric=kind == "none", real_zero=kind == "real")
 
     def _choose(self, graph: Graph) -> tuple[list[Layer], list[dict[str, Any]]]:
         """The layers to quantize, and those that stay float with the reason."""
@@ -150,7 +156,9 @@ class _Rounded:
         scale = self.scale if self.later is None else self.scale * self.later[:, None].float()
         parts = [Literal(layer.unrows(self.integers), dtype), Literal(self._placed(scale))]
         if bool(self.zero.any()):
-            parts.append(Literal(self._placed(self.zero).to(dtype.torch), dtype))
+            zero = self._placed(self.zero)
+            whole = not self.blocks.grid.real_zero
+            parts.append(Literal(zero.to(dtype.torch), dtype) if whole else Literal(zero))
         return parts
 
     def _placed(self, parameter: Tensor) -> Tensor:
@@ -189,8 +197,11 @@ class _Work:
 
     def blocks_of(self, layer: Layer) -> Blocks:
         k = layer.weight.type.size // layer.weight.type.shape[layer.out_axis]
-        per_row = isinstance(layer.node.op, Conv) or self.options.block >= k
-        return Blocks(self.grid, 0 if per_row else self.options.block)
+        if isinstance(layer.node.op, Conv):
+            return Blocks(replace(self.grid, real_zero=False))
+        size = self.options.block if 0 < self.options.block < k else 0
+        # Real zero points are those of blocks: a whole row is one.
+        return Blocks(self.grid, size or (k if self.grid.real_zero else 0))
 
     def sweep(self, samples: Samples) -> None:
         """Round all layers in order."""
@@ -273,12 +284,12 @@ class _Work:
             signal = output_errors(rows, matrix).sum()
             db = float(10 * torch.log10(signal / change)) if float(change) > 0 else float("inf")
         stored = integers.to(self.grid.dtype.torch)
-        self.rounded[layer.node] = _Rounded(layer, blocks, stored, scale, zero, factor)
+        self.rounded[layer.node] = made = _Rounded(layer, blocks, stored, scale, zero, factor)
         self.report.append(
             {
                 "layer": layer.name,
                 "block": blocks.size or rows.shape[-1],
-                "bytes": integers.numel() * self.grid.dtype.bits // 8 + scale.numel() * 4,
+                "bytes": sum(literal.type.nbytes for literal in made.literals()),
                 "weight_sqnr_db" if matrix is None else "output_sqnr_db": db,
             }
         )

@@ -41,7 +41,8 @@ class StoredLayer(Layer):
         dtype = self.parts[0].type.dtype
         if not (dtype.is_integer and dtype.bits <= 8):
             return None
-        grid = Grid(dtype, symmetric=len(self.parts) == 2 and dtype.range[0] < 0)
+        real = len(self.parts) == 3 and self.parts[2].type.dtype.is_float
+        grid = Grid(dtype, symmetric=len(self.parts) == 2 and dtype.range[0] < 0, real_zero=real)
         if self.stored.block:
             by_row = self.weight.type.rank == 2 and self.stored.axis == self.in_axis
             return Blocks(grid, self.stored.block) if by_row else None

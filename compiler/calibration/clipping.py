@@ -125,7 +125,11 @@ def clip_rows(
     `importance` weighs the error of each element: [elements] or [rows, elements]. `shares` of each row's
     range are tried, besides all of it.
     """
-    low, high = rows.amin(1).clamp(max=0), rows.amax(1).clamp(min=0)
+    low, high = rows.amin(1), rows.amax(1)
+    # Towards what a range shrinks.
+    middle = (low + high) / 2 if grid.real_zero else torch.zeros_like(low)
+    if not grid.real_zero:
+        low, high = low.clamp(max=0), high.clamp(min=0)
     scale, zero = grid.parameters(low, high)
     weight = torch.ones(()) if importance is None else importance.float()
 
@@ -135,7 +139,9 @@ def clip_rows(
 
     least = noise(scale, zero)
     for share in shares:
-        tried_scale, tried_zero = grid.parameters(low * share, high * share)
+        tried_scale, tried_zero = grid.parameters(
+            middle + (low - middle) * share, middle + (high - middle) * share
+        )
         tried = noise(tried_scale, tried_zero)
         better = tried < least
         least = torch.where(better, tried, least)

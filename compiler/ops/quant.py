@@ -114,7 +114,11 @@ class Quantize(Op):
 
 @dataclass(frozen=True)
 class Dequantize(Op):
-    """(x - zero_point) * scale, in the float type of the scale."""
+    """(x - zero_point) * scale, in the float type of the scale.
+
+    With blocks, the zero point may be of the scale's type, and then need not be whole: weights that
+    are stored so need not have zero on their grid.
+    """
 
     axis: int = 0
     block: int = 0
@@ -124,12 +128,14 @@ class Dequantize(Op):
         require_float("scale", scale)
         _require_parameter("scale", scale, x, self.axis, self.block)
         if zero_point is not None:
-            require(zero_point.dtype is x.dtype, f"zero_point must be {x.dtype}, got {zero_point}")
+            real = self.block > 0 and zero_point.dtype is scale.dtype
+            require(real or zero_point.dtype is x.dtype, f"zero_point must be {x.dtype}, got {zero_point}")
             _require_parameter("zero_point", zero_point, x, self.axis, self.block)
         return x.with_dtype(scale.dtype)
 
     def reference(self, x: Tensor, scale: Tensor, zero_point: Tensor | None = None) -> Tensor:
-        q = wide(x) if x.is_floating_point() else x.to(torch.int32)
+        real = x.is_floating_point() or (zero_point is not None and zero_point.is_floating_point())
+        q = wide(x).float() if real else x.to(torch.int32)
         if zero_point is not None:
             q = q - spread(wide(zero_point).to(q.dtype), x, self.axis, self.block)
         return (q.float() * spread(scale.float(), x, self.axis, self.block)).to(scale.dtype)
@@ -138,7 +144,8 @@ class Dequantize(Op):
         f32 = Cast(DType.f32)
         q = x
         if zero_point is not None:
-            wider = Cast(DType.f32 if x.type.dtype.is_float else DType.i32)
+            real = x.type.dtype.is_float or zero_point.type.dtype.is_float
+            wider = Cast(DType.f32 if real else DType.i32)
             q = b(Sub(), b(wider, x), _spread_graph(b, b(wider, zero_point), x.type, self.axis, self.block))
         scaled = b(Mul(), b(f32, q), _spread_graph(b, b(f32, scale), x.type, self.axis, self.block))
         return b(Cast(scale.type.dtype), scaled)

@@ -16,14 +16,17 @@ from hardy.passes.eliminate_dead_code import EliminateDeadCode
 
 
 def float_weights(graph: Graph) -> Graph:
-    """The graph with each stored integer weight as floats that are quantized; it computes the same."""
+    """The graph with each stored integer weight as floats that are quantized; it computes the same.
+
+    Weights with real zero points stay as they are stored: no quantization gives them.
+    """
 
     def rewrite(b: Builder, node: Node, operands: tuple[Value, ...]) -> Sequence[Value] | None:
         op = node.op
         if not isinstance(op, Dequantize) or any(v.literal is None for v in operands):
             return None
         stored = operands[0].type.dtype
-        if stored.is_float:
+        if stored.is_float or any(v.type.dtype.is_float for v in operands[2:]):
             return None
         tensors = [v.literal.tensor for v in operands if v.literal is not None]
         master = b.constant(op.reference(*tensors), name=operands[0].node.name)

@@ -32,15 +32,19 @@ def learn_rounding(
     if unit <= 0:
         return nearest
     spread_scale, spread_zero = blocks.spread(scale, k), blocks.spread(zero, k)
-    floor = (rows / spread_scale).floor()
-    share = (rows / spread_scale - floor).clamp(0.01, 0.99)
+    # What a real zero point adds to every element is added before rounding, whole ones after.
+    before_rounding = spread_zero if blocks.grid.real_zero else torch.zeros(())
+    place = rows / spread_scale + before_rounding
+    floor = place.floor()
+    after_rounding = spread_zero - before_rounding
+    share = (place - floor).clamp(0.01, 0.99)
     v = torch.logit((share - LOW) / (HIGH - LOW)).requires_grad_()
     limits = blocks.grid.limits
     optimizer = torch.optim.Adam([v], lr=TRAVEL / steps)
     with torch.enable_grad():
         for step in range(steps):
             h = (torch.sigmoid(v) * (HIGH - LOW) + LOW).clamp(0, 1)
-            q = (floor + h + spread_zero).clamp(*limits)
+            q = (floor + h + after_rounding).clamp(*limits)
             change = (q - spread_zero) * spread_scale - rows
             loss = output_errors(change, moments).sum() * (v.numel() / unit)
             done = (step / steps - WARM) / (1 - WARM)
@@ -51,6 +55,6 @@ def learn_rounding(
             loss.backward()  # type: ignore[no-untyped-call]
             optimizer.step()
     up = (torch.sigmoid(v.detach()) * (HIGH - LOW) + LOW) >= 0.5
-    learned = (floor + up + spread_zero).clamp(*limits)
+    learned = (floor + up + after_rounding).clamp(*limits)
     after = output_errors(blocks.dequantize(learned, scale, zero) - rows, moments)
     return torch.where((after < before)[..., None], learned, nearest)

@@ -26,6 +26,7 @@ from hardy.passes.rounding.awq import search_scales
 from hardy.passes.rounding.blocks import Blocks, output_errors
 from hardy.passes.rounding.gptq import gptq
 from hardy.passes.rounding.learned import learn_rounding
+from hardy.passes.stored_layers import stored_layers
 from tests.passes.quantized_nets import Gated, Tied, convolutions, correlated, output_error, traced
 from tests.rewriting import body, ops, require_same_outputs
 
@@ -33,6 +34,9 @@ from tests.rewriting import body, ops, require_same_outputs
 @pytest.fixture(autouse=True)
 def seeded() -> None:
     torch.manual_seed(0)
+
+
+REAL = Grid(DType.u4, real_zero=True)
 
 
 @functools.cache
@@ -179,21 +183,23 @@ def test_small_memory_takes_more_sweeps_and_sees_the_layers_before_quantized() -
 
 @settings(max_examples=6, deadline=None)
 @given(
-    st.sampled_from([DType.i4, DType.u4, DType.i8]),
+    st.sampled_from(
+        [Grid(DType.i4, True), Grid(DType.u4), Grid(DType.u4, real_zero=True), Grid(DType.i8, True)]
+    ),
     st.sampled_from([0, 8, 20]),
     st.booleans(),
     st.integers(1, 2),
     st.integers(0, 10**6),
 )
 def test_no_row_is_worse_with_gptq_or_learned_rounding_than_nearest(
-    weights: DType, size: int, by_activity: bool, groups: int, seed: int
+    grid: Grid, size: int, by_activity: bool, groups: int, seed: int
 ) -> None:
     generator = torch.Generator().manual_seed(seed)
     rows = torch.randn(groups, 5, 36, generator=generator)
     x = torch.randn(groups, 30, 36, generator=generator) @ torch.randn(36, 36, generator=generator)
     x[..., 3] = 0
     moments = x.mT @ x / 30
-    blocks = Blocks(Grid(weights, symmetric=weights.range[0] < 0), size)
+    blocks = Blocks(grid, size)
     scale, zero = blocks.parameters(rows, moments.diagonal(dim1=-2, dim2=-1)[:, None])
     nearest = blocks.dequantize(blocks.quantize(rows, scale, zero), scale, zero)
     least = output_errors(nearest - rows, moments) * (1 + 1e-5)
@@ -241,6 +247,33 @@ def test_the_report_has_a_row_for_each_layer() -> None:
     assert all(row["output_sqnr_db"] > 10 for row in notes["layers"])
 
 
+def test_real_zero_points_keep_weights_that_are_on_such_a_grid() -> None:
+    b = Builder()
+    x = b.input("x", TensorType(DType.f32, (2, 64)))
+    levels = torch.randint(0, 16, (24, 2, 32), generator=torch.Generator().manual_seed(0))
+    levels[..., 0], levels[..., 1] = 0, 15
+    w = (levels * torch.rand(24, 2, 1) + torch.randn(24, 2, 1)).reshape(24, 64)
+    before = b.finish({"y": b(Matmul(transpose_b=True), x, b.constant(w, name="w"))})
+    errors = {}
+    for kind in ("none", "whole", "real"):
+        after = quantized(before, weights=DType.u4, block=32, zero_points=kind)
+        (layer,) = layers(FoldConstants(unpack=True).run(after))
+        errors[kind] = float((layer.rows() - w).square().mean())
+    assert errors["real"] < 1e-10 < errors["whole"] < errors["none"]
+    (stored,) = stored_layers(after)
+    assert stored.blocks == Blocks(REAL, 32)
+
+
+@pytest.mark.parametrize("method", ["gptq", "awq", "awq_gptq"])
+def test_methods_take_real_zero_points(method: str) -> None:
+    before, samples = gated(), correlated(1, 7, 48)
+    options = {"weights": DType.u4, "block": 16, "zero_points": "real"}
+    nearest, better = (
+        quantized(before, method=m, calibration=samples, **options) for m in ("nearest", method)
+    )
+    assert output_error(before, better, samples) < output_error(before, nearest, samples)
+
+
 def test_only_and_skip_select_and_small_weights_stay() -> None:
     before = gated()
     assert ops(quantized(before, skip=("gate*",))).count("dequantize") == 2
@@ -255,6 +288,7 @@ def test_options_that_do_not_fit_are_refused() -> None:
         ({"weights": DType.f32}, "cannot quantize to f32"),
         ({"method": "gptq"}, "no calibration data"),
         ({"damping": 0.0}, "damping"),
+        ({"zero_points": "some"}, "no zero points are 'some'"),
     ):
         with pytest.raises(UsageError, match=words):
             quantized(before, **options)

@@ -43,6 +43,8 @@ def cases() -> Iterator[Case]:
     yield case(Dequantize(axis=1, block=8), "i8[5,16]", "f32[5,2]", fill=fills, label="block")
     yield case(Dequantize(axis=1, block=8), "i8[5,19]", "f32[5,3]", fill=fills, label="short_block")
     yield case(Quantize(DType.i8, axis=1, block=8), "f32[5,16]", "f32[5,2]", fill=fills, label="block")
+    real = {1: positive, 2: between(-3.5, 9.5)}
+    yield case(Dequantize(1, 8), "u4[5,16]", "f32[5,2]", "f32[5,2]", fill=real, label="real_zero_point")
     yield from _products_with_stored_weights()
     ties = {0: exactly(0.5, 1.5, 2.5, -0.5, -1.5, 300, -300), 1: exactly(1), 2: exactly(0)}
     yield case(Quantize(DType.i8), "f32[7]", "f32[]", "i8[]", fill=ties, label="ties_and_saturation")
@@ -121,6 +123,10 @@ def _products_with_stored_weights() -> Iterator[Case]:
             yield case(op, *types, fill=fills, label=label, constants=(1, 2, 3))
         plain = ("f32[1,70]", f"{dtype}[70,35]", "f32[35]")
         yield case(DequantizeMatmul(axis=1), *plain, fill=fills, label=f"{dtype}_channel", constants=(1, 2))
+    real = {1: full_range, 2: between(0.01, 0.1), 3: between(-3.5, 9.5)}
+    types = ("f32[2,70]", "u4[35,70]", "f32[35,3]", "f32[35,3]")
+    op = DequantizeMatmul(True, axis=1, block=32)
+    yield case(op, *types, fill=real, label="real_zero_point", constants=(1, 2, 3))
     by_column, by_row = ("f32[3,8]", "i8[8,5]", "f32[5]"), ("f32[3,8]", "i8[8,5]", "f32[8]")
     yield case(DequantizeMatmul(axis=1), *by_column, label="weight_known_at_run_time")
     yield case(DequantizeMatmul(axis=0), *by_row, label="scaled_along_k", constants=(1, 2))

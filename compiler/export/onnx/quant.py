@@ -23,9 +23,11 @@ def _quantize(scope: Scope, node: Node, operands: list[str], results: list[str])
     return [helper.make_node("QuantizeLinear", operands, results, **attributes)]
 
 
-def _dequantize(scope: Scope, node: Node, operands: list[str], results: list[str]) -> list[NodeProto]:
+def _dequantize(scope: Scope, node: Node, operands: list[str], results: list[str]) -> list[NodeProto] | None:
     op = node.op
     assert isinstance(op, Dequantize)
+    if any(v.type.dtype is not node.operands[0].type.dtype for v in node.operands[2:]):
+        return None
     attributes = {"axis": op.axis}
     if op.block:
         attributes["block_size"] = op.block

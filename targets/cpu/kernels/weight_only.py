@@ -104,12 +104,12 @@ class Layout:
 
 
 def weight_only_matmul(
-    layout: Layout, *, zero: bool = False, epilogue: Epilogue | None = None, threads: int = 1
+    layout: Layout, *, zero: str = "", epilogue: Epilogue | None = None, threads: int = 1
 ) -> Kernel:
     """y[M, N] = epilogue(x[M, K] @ w[N, K]^T), w = (integers - zero points) * scales.
 
-    Inputs: x, weight and scale as `layout` packs them, [zero_point (i8)], epilogue operands, output,
-    [workspace].
+    Inputs: x, weight and scale as `layout` packs them, [zero_point], epilogue operands, output,
+    [workspace]. `zero` is the zero points' type: int8 or float32.
     """
     code = Code()
     m, n, k, count = layout.m, layout.n, layout.k, layout.count
@@ -117,7 +117,7 @@ def weight_only_matmul(
     dtype = "int8" if layout.bits == 8 else "int32"
     w = code.pointer("weight", dtype, layout.total_steps * n)
     scale = code.pointer("scale", "float32", count * n)
-    zeros = code.pointer("zero_point", "int8", count * n) if zero else None
+    zeros = code.pointer("zero_point", zero, count * n) if zero else None
     output = Output(code, epilogue or Epilogue(), m * n, n)
     sums = code.pointer("workspace", "float32", m * count) if zero else None
     if sums is not None:

@@ -55,12 +55,15 @@ def lower_weight_only(selector: Selector, cluster: Cluster, anchor: Node) -> boo
     # The kernel's integers are signed.
     half = 0 if weight.type.dtype.range[0] else 1 << bits - 1
     given = rows(parameters[1]) if len(parameters) == 2 else np.zeros((n, layout.count), np.int8)
-    zeros = (given.astype(np.int16) - half).astype(np.int8)
+    kind = "float32" if given.dtype == np.float32 else "int8"
+    zeros = (given.astype(np.float32) - half).astype(kind)
     arrays = {
         "weight": lambda: layout.pack((rows(weight).astype(np.int16) - half).astype(np.int8)),
         "scale": lambda: layout.pack_parameter(rows(parameters[0])),
     }
-    if zeros.any():
+    if not zeros.any():
+        kind = ""
+    else:
         arrays["zero_point"] = lambda: layout.pack_parameter(zeros)
     digests = tuple(found.digest for v in (weight, *parameters) if (found := literal_of(cluster, v)))
     # What is read besides x, in the kernel's order, whether or not an operand stands for it.
@@ -69,10 +72,8 @@ def lower_weight_only(selector: Selector, cluster: Cluster, anchor: Node) -> boo
         selector,
         cluster,
         anchor,
-        ("weight_only", len(arrays)),
-        lambda e: weight_only_matmul(
-            layout, zero="zero_point" in arrays, epilogue=e, threads=selector.threads
-        ),
+        ("weight_only", kind),
+        lambda e: weight_only_matmul(layout, zero=kind, epilogue=e, threads=selector.threads),
         own,
         reads=[
             selector.source(cluster.actual.get(x, x)),

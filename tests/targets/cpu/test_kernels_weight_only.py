@@ -19,7 +19,9 @@ def check(run, near, isa, m, n, k, bits, block, zero, epilogue=None, extra=(), a
     x = random.standard_normal((m, k), dtype=np.float32)
     integers = random.integers(-half, half, (n, k)).astype(np.int8)
     scale = random.random((n, count), dtype=np.float32) / half
-    zeros = random.integers(-half, half, (n, count)).astype(np.int8)
+    zeros = random.integers(-half, half, (n, count)).astype(zero or "int8")
+    if zero == "float32":
+        zeros += random.random((n, count), dtype=np.float32)
     arrays = [x, layout.pack(integers), layout.pack_parameter(scale)]
     shift = 0
     if zero:
@@ -38,7 +40,7 @@ def check(run, near, isa, m, n, k, bits, block, zero, epilogue=None, extra=(), a
     k=st.integers(1, 80),
     bits=st.sampled_from([4, 8]),
     block=st.sampled_from([5, 16, 32, 80]),
-    zero=st.booleans(),
+    zero=st.sampled_from(["", "int8", "float32"]),
 )
 def test_product_is_right_for_any_shape(run, near, float_isa, m, n, k, bits, block, zero):
     check(run, near, float_isa, m, n, k, bits, min(block, k), zero)
@@ -46,7 +48,7 @@ def test_product_is_right_for_any_shape(run, near, float_isa, m, n, k, bits, blo
 
 @pytest.mark.parametrize("bits", [4, 8])
 def test_product_is_right_for_one_row_and_many_panels(run, near, float_isa, bits):
-    check(run, near, float_isa, 1, 600, 256, bits, 64, True)
+    check(run, near, float_isa, 1, 600, 256, bits, 64, "int8")
 
 
 def test_results_go_through_the_epilogue(run, near, float_isa):
@@ -54,7 +56,9 @@ def test_results_go_through_the_epilogue(run, near, float_isa):
     epilogue = Epilogue(
         (EpilogueOperand("float32", "channel"),), lambda acc, o: math.clamp(acc + o[0], 0.0, np.inf)
     )
-    check(run, near, float_isa, 3, 37, 40, 4, 8, True, epilogue, [bias], lambda y: np.maximum(y + bias, 0))
+    check(
+        run, near, float_isa, 3, 37, 40, 4, 8, "float32", epilogue, [bias], lambda y: np.maximum(y + bias, 0)
+    )
 
 
 def test_packed_weight_takes_half_a_byte_for_each_element(float_isa):
