@@ -33,9 +33,11 @@ from hardy.targets.cpu.kernels.matmul import matmul
 from hardy.targets.cpu.kernels.module import compile_kernels
 from hardy.targets.cpu.kernels.pool import global_pool, pool2d
 from hardy.targets.cpu.kernels.reduce import layer_norm, softmax
+from hardy.targets.cpu.kernels.weight_only import Layout, weight_only_matmul
 from hardy.targets.cpu.kernels.window import Window
 
 Array = np.ndarray[Any, Any]
+OPSETS = [helper.make_opsetid("", 17), helper.make_opsetid("com.microsoft", 1)]
 Call = Callable[[], object]
 RANDOM = np.random.default_rng(0)
 
@@ -84,7 +86,7 @@ def onnx_call(op: str, x: Array, constants: list[Array], **attributes: Any) -> C
         [helper.make_tensor_value_info("y", result, None)],
         [numpy_helper.from_array(c, n) for c, n in zip(constants, names, strict=True)],
     )
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    model = helper.make_model(graph, opset_imports=OPSETS, ir_version=8)
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1
     session = onnxruntime.InferenceSession(
@@ -143,6 +145,35 @@ def integer_case(name: str, m: int, n: int, k: int, isa: Isa) -> Case:
     kernel = matmul(m, n, k, isa, x_dtype="uint8")
     peers = {"ort": onnx_call("MatMulInteger", x, [w])}
     return Case(name, kernel, (x, aligned(kernel.pack(w))), (m, n), "int32", peers, 2 * m * n * k)
+
+
+def stored_case(name: str, m: int, n: int, k: int, bits: int, block: int, isa: Isa) -> Case:
+    """A weight of u8 or u4 with zero points, beside the f32 product of this repository and of the peers."""
+    layout, half = Layout(m, n, k, bits, block, isa), 1 << bits - 1
+    x = normal(m, k)
+    integers = RANDOM.integers(0, 2 * half, (n, k)).astype(np.uint8)
+    zeros = RANDOM.integers(0, 2 * half, (n, layout.count)).astype(np.uint8)
+    scale = normal(n, layout.count)
+    signed = [(a.astype(np.int16) - half).astype(np.int8) for a in (integers, zeros)]
+    parameters = [layout.pack_parameter(a) for a in (scale, signed[1])]
+    packed = [aligned(a) for a in (layout.pack(signed[0]), *parameters)]
+    w = normal(n, k)
+    plain = matmul(m, n, k, isa, transposed=True)
+    ours = compile_kernels({"f32": plain}, isa)["f32"]
+    f32 = ours.bind(x, aligned(plain.pack(w)), aligned(np.zeros((m, n), np.float32)))
+    tx, tw = torch.from_numpy(x), torch.from_numpy(w)
+    constants = [a.reshape(n, -1) for a in (integers, scale, zeros)]
+    if bits == 4:
+        constants[0], constants[2] = (a[:, ::2] | a[:, 1::2] << 4 for a in (constants[0], constants[2]))
+    constants[0] = constants[0].reshape(n, layout.count, -1)
+    attributes = {"K": k, "N": n, "bits": bits, "block_size": block, "domain": "com.microsoft"}
+    peers = {
+        "our f32": f32,
+        "onednn f32": lambda: F.linear(tx, tw),
+        "ort": onnx_call("MatMulNBits", x, constants, **attributes),
+    }
+    kernel = weight_only_matmul(layout, zero="int8")
+    return Case(name, kernel, (x, *packed), (m, n), "float32", peers, 2 * m * n * k)
 
 
 def integer_conv_case(name: str, s: Conv, isa: Isa) -> Case:
@@ -295,7 +326,21 @@ def integers(isa: Isa) -> Iterator[Case]:
         )
 
 
-GROUPS = {"resnet": resnet, "mobilenet": mobilenet, "minilm": minilm, "integers": integers}
+def stored(isa: Isa) -> Iterator[Case]:
+    """A weight that no cache holds."""
+    n, k = 32768, 768
+    for m in (1, 4, 8, 16):
+        for bits, block in ((8, 128), (4, 128), (4, 32)):
+            yield stored_case(f"u{bits}/{block} weight {m}x{n}x{k}", m, n, k, bits, block, isa)
+
+
+GROUPS = {
+    "resnet": resnet,
+    "mobilenet": mobilenet,
+    "minilm": minilm,
+    "integers": integers,
+    "stored": stored,
+}
 
 
 def measure(calls: list[Call], seconds: float) -> list[float]:
