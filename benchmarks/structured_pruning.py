@@ -2,8 +2,9 @@
 
 python -m benchmarks.structured_pruning [--keep 0.6] [--epochs 4] [--score first_order]
 
-Channels go by first-order scores on training images; what is left is trained for a few epochs; both
-networks are compiled for the cpu target and take turns on one image at a time, one thread.
+Channels go by first-order scores on training images; what is left is trained for a few epochs on the
+classes and on the whole network's outputs; both networks are compiled for the cpu target and take
+turns on one image at a time, one thread.
 """
 
 from __future__ import annotations
@@ -13,7 +14,6 @@ from typing import Annotated
 import torch
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 import hardy
@@ -21,18 +21,17 @@ from benchmarks import fashion_mnist, networks, peers
 from benchmarks.fashion_mnist import Images
 from hardy.compiler.artifact import Artifact
 from hardy.compiler.calibration import Samples
+from hardy.compiler.cli.output import progress_bar
 from hardy.compiler.cli.tables import print_passes
 from hardy.compiler.cost import statistics
 from hardy.compiler.ir import Graph
 from hardy.compiler.pipeline import Pipeline
 from hardy.compiler.timing import time_in_turn
-from hardy.compiler.training.fit import fit
-from hardy.compiler.training.graph_module import GraphModule
-from hardy.compiler.training.losses import CrossEntropy
+from hardy.compiler.training.distill import distill, teaching
 from hardy.passes import DEFAULT, PruneChannels
 
 SCORED = 1024  # training images that the scores are taken on
-RATE = 2e-3
+RATE, LABEL_WEIGHT, TEMPERATURE = 3e-3, 0.5, 2.0
 MOST_LOST, LEAST_GAINED = 0.01, 1.4
 
 
@@ -49,16 +48,14 @@ def shifted(feed: dict[str, torch.Tensor], generator: torch.Generator) -> dict[s
     return {**feed, "input": networks.augment(feed["input"][:, 0], generator)[:, None]}
 
 
-def recover(graph: Graph, images: Images, epochs: int, seed: int) -> Graph:
-    """Train what pruning left."""
-    module = GraphModule(graph)
-    columns = (TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task("recover")
-        fit(
-            module,
+def recover(graph: Graph, teacher: Graph, images: Images, epochs: int, seed: int) -> Graph:
+    """Train what pruning left, on the classes and on what the whole network says."""
+    with progress_bar(quiet=False, left=True) as progress:
+        recovered, _ = distill(
+            teacher,
+            graph,
             feeds(images),
-            CrossEntropy("label"),
+            teaching("label", LABEL_WEIGHT, TEMPERATURE),
             epochs=epochs,
             rate=RATE,
             batch=networks.BATCH,
@@ -66,11 +63,9 @@ def recover(graph: Graph, images: Images, epochs: int, seed: int) -> Graph:
             weight_decay=1e-4,
             schedule="one_cycle",
             augment=shifted,
-            progress=lambda step, done, total: bar.update(
-                task, description=step, completed=done, total=total
-            ),
+            progress=progress,
         )
-    return module.to_graph()
+    return recovered
 
 
 def accuracy(artifact: Artifact, images: Images) -> float:
@@ -105,7 +100,7 @@ def main(
     print_passes(screen, [r.to_json() for r in result.records])
     graphs = {"unpruned": whole, "pruned": result.graph}
     if epochs:
-        graphs["recovered"] = recover(result.graph, train, epochs, seed)
+        graphs["recovered"] = recover(result.graph, whole, train, epochs, seed)
     artifacts = {name: hardy.compile(graph, target="cpu") for name, graph in graphs.items()}
     right = {name: accuracy(artifact, test) for name, artifact in artifacts.items()}
     image = (test.x[:1],)
