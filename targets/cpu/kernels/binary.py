@@ -99,7 +99,7 @@ def pack_bits(rows: int, n: int, isa: Isa, *, x_dtype: str, epilogue: Epilogue, 
     code = Code()
     x = code.pointer("x", x_dtype, rows * n)
     output = Output(code, epilogue, rows * n, n)
-    if n % 8 == 0 and all(operand.kind != "channel" for operand in epilogue.operands):
+    if n % 8 == 0 and all(operand.kind in ("full", "scalar") for operand in epilogue.operands):
         rows, n = 1, rows * n
     with code.loop(rows, "row", parallel=threads > 1 and rows > 1) as row:
         for start, count, lanes in stage.runs(n, max(8, isa.lanes("int32"))):

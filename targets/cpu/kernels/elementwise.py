@@ -19,7 +19,7 @@ def elementwise(
     x = code.pointer("x", x_dtype, rows * channels)
     output = Output(code, epilogue, rows * channels, channels)
     lanes = isa.lanes("float32")
-    if all(operand.kind != "channel" for operand in epilogue.operands):
+    if all(operand.kind in ("full", "scalar") for operand in epilogue.operands):
         rows, channels = _spread(rows * channels, lanes)
     with code.loop(rows, "row", parallel=threads > 1 and rows > 1) as row:
         for start, count, width in stage.runs(channels, lanes):

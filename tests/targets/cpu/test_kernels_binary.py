@@ -126,3 +126,13 @@ def test_one_instruction_counts_where_there_is_one():
     module = tvm.ir.IRModule({"kernel": kernel.func.with_attr("global_symbol", "kernel")})
     assembly = lower(module, tvm.target.Target(isa.target())).inspect_source("s")
     assert "vpopcntd" in assembly
+
+
+def test_operands_of_rows_enter_before_packing(run, isa):
+    x = np.random.default_rng(0).standard_normal((6, 16), np.float32)
+    rows = np.random.default_rng(1).standard_normal(6, np.float32)
+    epilogue = Epilogue((EpilogueOperand("float32", "row"),), lambda acc, o: tirx.GE(acc, o[0]), BITS)
+    y = run(
+        pack_bits(6, 16, isa, x_dtype="float32", epilogue=epilogue), isa, x, rows, shape=(6, 2), dtype="uint8"
+    )
+    np.testing.assert_array_equal(y, np.packbits(x >= rows[:, None], axis=-1, bitorder="little"))
