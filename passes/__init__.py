@@ -20,15 +20,6 @@ from hardy.passes.clean_reshapes import CleanReshapes
 from hardy.passes.clean_transposes import CleanTransposes
 from hardy.passes.clip_weights import ClipWeights
 from hardy.passes.cluster import Cluster
-from hardy.passes.decompose import Decompose
-from hardy.passes.eliminate_common_subexpressions import EliminateCommonSubexpressions
-from hardy.passes.eliminate_dead_code import EliminateDeadCode
-from hardy.passes.finetune import Finetune
-from hardy.passes.adaround import AdaRound
-from hardy.passes.cast_floats import CastFloats
-from hardy.passes.channels_last import ChannelsLast
-from hardy.passes.clean_reshapes import CleanReshapes
-from hardy.passes.clean_transposes import CleanTransposes
 from hardy.passes.correct_bias import CorrectBias
 from hardy.passes.decompose import Decompose
 from hardy.passes.eliminate_common_subexpressions import EliminateCommonSubexpressions
@@ -47,7 +38,6 @@ from hardy.passes.prune import Prune
 from hardy.passes.prune_channels import PruneChannels
 from hardy.passes.quantize import Quantize
 from hardy.passes.quantize_dynamic import QuantizeDynamic
-from hardy.passes.recover import Recover
 from hardy.passes.quantize_weights import QuantizeWeights
 from hardy.passes.recover import Recover
 from hardy.passes.simplify import Simplify
@@ -69,14 +59,6 @@ __all__ = [
     "CleanTransposes",
     "ClipWeights",
     "Cluster",
-    "Decompose",
-    "EliminateCommonSubexpressions",
-    "EliminateDeadCode",
-    "Finetune",
-    "CastFloats",
-    "ChannelsLast",
-    "CleanReshapes",
-    "CleanTransposes",
     "CorrectBias",
     "Decompose",
     "EliminateCommonSubexpressions",
@@ -95,7 +77,6 @@ __all__ = [
     "PruneChannels",
     "Quantize",
     "QuantizeDynamic",
-    "Recover",
     "QuantizeWeights",
     "Recover",
     "Simplify",
@@ -108,17 +89,20 @@ ENTRY_POINTS = "hardy.passes"
 
 BUILT_IN: tuple[type[Pass], ...] = (
     AbsorbTransposes,
-    CenterChannels,
-    Binarize,
     AdaRound,
+    Binarize,
+    CastFloats,
+    CenterChannels,
     ChannelsLast,
     CleanReshapes,
     CleanTransposes,
     ClipWeights,
     Cluster,
+    CorrectBias,
     Decompose,
     EliminateCommonSubexpressions,
     EliminateDeadCode,
+    Equalize,
     Finetune,
     FoldBatchNorm,
     FoldConstants,
@@ -126,14 +110,15 @@ BUILT_IN: tuple[type[Pass], ...] = (
     FuseDequantize,
     FusePatterns,
     LowerBinary,
+    LowerQuantization,
     Prune,
     PruneChannels,
     Quantize,
-    Recover,
-    LowerQuantization,
     QuantizeDynamic,
     QuantizeWeights,
+    Recover,
     Simplify,
+    SmoothQuant,
     WidenConvolutions,
 )
 
