@@ -1,7 +1,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -37,10 +38,13 @@ Hardy = Callable[..., Done]
 
 
 @pytest.fixture
-def hardy(capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Hardy:
-    """Runs `hardy` in this process, in a folder of its own."""
+def hardy(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Hardy]:
+    """Runs `hardy` in this process, in a folder of its own, whose modules are forgotten afterwards."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(str(tmp_path))
+    known = set(sys.modules)
 
     def run(*arguments: object) -> Done:
         capsys.readouterr()
@@ -48,7 +52,12 @@ def hardy(capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytes
         captured = capsys.readouterr()
         return Done(code, captured.out, captured.err)
 
-    return run
+    yield run
+    for name in set(sys.modules) - known:
+        module = sys.modules[name]
+        places = [getattr(module, "__file__", None), *getattr(module, "__path__", ())]
+        if any(Path(place).is_relative_to(tmp_path) for place in places if place):
+            del sys.modules[name]
 
 
 @pytest.fixture

@@ -40,12 +40,16 @@ from hardy.compiler.ops.elementwise import (
 from hardy.compiler.types import DType
 
 
-def _neg(scope: Scope, node: Node, operands: list[str], results: list[str]) -> list[NodeProto] | None:
-    """ONNX negates no unsigned integers."""
-    dtype = node.type.dtype
-    if dtype.is_integer and dtype.range[0] == 0:
-        return None
-    return [helper.make_node("Neg", operands, results)]
+def _arithmetic(name: str, *refused: DType) -> Writer:
+    """An ONNX op that takes every type but 4-bit integers and these."""
+
+    def write(scope: Scope, node: Node, operands: list[str], results: list[str]) -> list[NodeProto] | None:
+        types = {v.type.dtype for v in node.operands}
+        if types & {DType.i4, DType.u4, *refused}:
+            return None
+        return [helper.make_node(name, operands, results)]
+
+    return write
 
 
 def _logical(logical: str, bitwise: str) -> Writer:
@@ -73,7 +77,6 @@ _SAME: dict[type[Op], str] = {
     Sub: "Sub",
     Mul: "Mul",
     Div: "Div",
-    Pow: "Pow",
     Equal: "Equal",
     Less: "Less",
     LessEqual: "LessOrEqual",
@@ -82,8 +85,9 @@ _SAME: dict[type[Op], str] = {
     Min: "Min",
 }
 WRITERS: dict[type[Op], Writer] = {
-    **{op: plain(name) for op, name in _SAME.items()},
-    Neg: _neg,
+    **{op: _arithmetic(name) for op, name in _SAME.items()},
+    Neg: _arithmetic("Neg", DType.u8),
+    Pow: _arithmetic("Pow", DType.i16, DType.i8, DType.u8),
     Not: _logical("Not", "BitwiseNot"),
     And: _logical("And", "BitwiseAnd"),
     Or: _logical("Or", "BitwiseOr"),
