@@ -14,9 +14,9 @@ from hardy.compiler.export.onnx import export, is_standard
 from hardy.compiler.frontends.onnx import load
 from hardy.compiler.frontends.selftest import check_onnx
 from hardy.compiler.interpret import run
-from hardy.compiler.ir import Builder, Graph
+from hardy.compiler.ir import Builder, Graph, Op
 from hardy.compiler.ops.activation import Clamp, Softmax
-from hardy.compiler.ops.elementwise import Add, Cast, Mul, Neg
+from hardy.compiler.ops.elementwise import Add, Cast, Mul, Neg, Pow
 from hardy.compiler.ops.group import Group
 from hardy.compiler.ops.linear import Conv, Matmul
 from hardy.compiler.ops.norm import RmsNorm
@@ -66,9 +66,27 @@ def test_every_op_that_onnx_has_is_valid_and_comes_back_computing_the_same() -> 
             require_close(f"{c.name}: {name}", expected, results[name], scaled=True)
 
 
-def test_unsigned_negation_is_no_operator_of_onnx() -> None:
+@pytest.mark.parametrize(
+    ("op", "dtype", "standard"),
+    [
+        (Neg(), "u8", False),
+        (Neg(), "i8", True),
+        (Pow(), "i16", False),
+        (Pow(), "i64", True),
+        (Add(), "i4", False),
+        (Clamp(0, 3), "u4", False),
+        (Cast(DType.i32), "u4", True),
+    ],
+)
+def test_operators_of_onnx_are_written_for_the_types_that_they_have(
+    op: Op, dtype: str, standard: bool
+) -> None:
     b = Builder()
-    assert not is_standard(export(b.finish({"y": b(Neg(), b.input("x", TensorType(DType.u8, (2,))))})))
+    x = b.input("x", TensorType(DType(dtype), (2,)))
+    proto = export(b.finish({"y": b(op, *[x] * len(op.signature().names))}))
+    assert is_standard(proto) == standard
+    assert not proto.graph.initializer or standard
+    onnx.checker.check_model(proto, full_check=True)
 
 
 def test_names_and_sources_are_kept() -> None:

@@ -40,18 +40,6 @@ from hardy.compiler.ops.elementwise import (
 from hardy.compiler.types import DType
 
 
-def _arithmetic(name: str, *refused: DType) -> Writer:
-    """An ONNX op that takes every type but 4-bit integers and these."""
-
-    def write(scope: Scope, node: Node, operands: list[str], results: list[str]) -> list[NodeProto] | None:
-        types = {v.type.dtype for v in node.operands}
-        if types & {DType.i4, DType.u4, *refused}:
-            return None
-        return [helper.make_node(name, operands, results)]
-
-    return write
-
-
 def _logical(logical: str, bitwise: str) -> Writer:
     def write(scope: Scope, node: Node, operands: list[str], results: list[str]) -> list[NodeProto]:
         name = logical if node.type.dtype is DType.boolean else bitwise
@@ -67,6 +55,7 @@ def _cast(op: Cast) -> dict[str, Any]:
 
 _SAME: dict[type[Op], str] = {
     Abs: "Abs",
+    Neg: "Neg",
     Sign: "Sign",
     Floor: "Floor",
     Ceil: "Ceil",
@@ -77,6 +66,7 @@ _SAME: dict[type[Op], str] = {
     Sub: "Sub",
     Mul: "Mul",
     Div: "Div",
+    Pow: "Pow",
     Equal: "Equal",
     Less: "Less",
     LessEqual: "LessOrEqual",
@@ -85,9 +75,7 @@ _SAME: dict[type[Op], str] = {
     Min: "Min",
 }
 WRITERS: dict[type[Op], Writer] = {
-    **{op: _arithmetic(name) for op, name in _SAME.items()},
-    Neg: _arithmetic("Neg", DType.u8),
-    Pow: _arithmetic("Pow", DType.i16, DType.i8, DType.u8),
+    **{op: plain(name) for op, name in _SAME.items()},
     Not: _logical("Not", "BitwiseNot"),
     And: _logical("And", "BitwiseAnd"),
     Or: _logical("Or", "BitwiseOr"),

@@ -9,6 +9,7 @@ from onnx import AttributeProto, ModelProto, NodeProto, ValueInfoProto, helper
 
 from hardy.compiler.export.onnx.scope import Scope
 from hardy.compiler.export.onnx.table import WRITERS
+from hardy.compiler.export.onnx.types import takes_types
 from hardy.compiler.frontends.onnx.tensors import ONNX_TYPES
 from hardy.compiler.ir import Constant, Graph, Input, Node, Value
 from hardy.compiler.types import DType, TensorType
@@ -73,13 +74,25 @@ def _nodes(scope: Scope, node: Node) -> list[NodeProto]:
         return []
     operands = [scope.names[v] for v in node.operands]
     results = [scope.name(v, node.name) for v in node.values]
-    writer = WRITERS.get(type(node.op))
-    nodes = writer(scope, node, operands, results) if writer else None
+    nodes = _standard(scope, node, operands, results)
     if nodes is None:
         nodes = [_custom(node, operands, results)]
     for proto in nodes:
         proto.name = proto.name or results[0]
         proto.doc_string = node.source
+    return nodes
+
+
+def _standard(scope: Scope, node: Node, operands: list[str], results: list[str]) -> list[NodeProto] | None:
+    """The op's nodes of ONNX; None where ONNX has no such op, or has it for other types only."""
+    writer = WRITERS.get(type(node.op))
+    before = len(scope.initializers)
+    nodes = writer(scope, node, operands, results) if writer else None
+    values = zip((*operands, *results), (*node.operands, *node.values), strict=True)
+    types = {name: v.type.dtype for name, v in values}
+    if nodes is None or not all(takes_types(proto, types, OPSET) for proto in nodes):
+        del scope.initializers[before:]
+        return None
     return nodes
 
 
