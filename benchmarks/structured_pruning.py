@@ -26,6 +26,7 @@ from hardy.compiler.cli.tables import print_passes
 from hardy.compiler.cost import statistics
 from hardy.compiler.ir import Graph
 from hardy.compiler.pipeline import Pipeline
+from hardy.compiler.progress import telling
 from hardy.compiler.timing import time_in_turn
 from hardy.compiler.training.distill import distill, teaching
 from hardy.passes import DEFAULT, PruneChannels
@@ -50,7 +51,7 @@ def shifted(feed: dict[str, torch.Tensor], generator: torch.Generator) -> dict[s
 
 def recover(graph: Graph, teacher: Graph, images: Images, epochs: int, seed: int) -> Graph:
     """Train what pruning left, on the classes and on what the whole network says."""
-    with progress_bar(quiet=False, left=True) as progress:
+    with progress_bar(quiet=False, left=True) as progress, telling(progress):
         recovered, _ = distill(
             teacher,
             graph,
@@ -63,7 +64,6 @@ def recover(graph: Graph, teacher: Graph, images: Images, epochs: int, seed: int
             weight_decay=1e-4,
             schedule="one_cycle",
             augment=shifted,
-            progress=progress,
         )
     return recovered
 

@@ -7,7 +7,7 @@ import glob
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -17,10 +17,8 @@ from hardy.compiler.errors import UnsupportedError, UsageError
 from hardy.compiler.interpret import run
 from hardy.compiler.ir import Graph
 from hardy.compiler.pipeline import Pass, sqnr
+from hardy.compiler.progress import Progress, tell
 from hardy.passes.layers import layers, select
-
-if TYPE_CHECKING:
-    from hardy.compiler.progress import Progress
 
 # A figure of one run's outputs by name, given its feed, which may hold labels: the mean counts.
 Metric = Callable[[Mapping[str, Tensor], Feed], float]
@@ -58,7 +56,7 @@ def scan(
     *,
     only: Sequence[str] = (),
     metric: Metric | None = None,
-    progress: Progress | None = None,
+    progress: Progress = tell,
 ) -> Scan:
     """Run the pass on each layer alone, with each setting of one option, and compare the outputs.
 
@@ -78,8 +76,7 @@ def scan(
     points: list[Point] = []
     for name in names:
         for setting in settings:
-            if progress is not None:
-                progress(f"{name} at {setting}", len(points), len(names) * len(settings))
+            progress(f"{name} at {setting}", len(points), len(names) * len(settings))
             # An option that makes no sense is the caller's mistake, no refusal of the layer.
             changed = dataclasses.replace(pass_, **{option: setting, "only": (glob.escape(name),)})
             try:

@@ -53,6 +53,7 @@ def sensitivity(
     from hardy.compiler.cli.output import print_json, progress_bar
     from hardy.compiler.driver import run_passes
     from hardy.compiler.models import import_model
+    from hardy.compiler.progress import telling
     from hardy.compiler.sensitivity import scan
     from hardy.passes import DEFAULT
 
@@ -62,7 +63,7 @@ def sensitivity(
     given = open_samples(data, graph.input_types()).first(samples)
     settings = _settings(at)
     tried = _pass(pass_text, option, settings[0], given)
-    with progress_bar(json) as progress:
+    with progress_bar(json) as progress, telling(progress):
         result = scan(
             graph,
             tried,
@@ -71,7 +72,6 @@ def sensitivity(
             given,
             only=tuple(only or ()),
             metric=None if metric is None else load_function(metric),
-            progress=progress,
         )
     if json:
         print_json(_summary(result, pass_text, option))
