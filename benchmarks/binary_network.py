@@ -26,10 +26,10 @@ from rich.table import Table
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from benchmarks import fashion_mnist
 from benchmarks.distillation import graph_of, samples_of, score
-from benchmarks.fashion_mnist import Images
 from benchmarks.networks import CACHE, accuracy, trained
+from examples.data import fashion_mnist
+from examples.data.fashion_mnist import Images
 from hardy.compiler.artifact import Artifact
 from hardy.compiler.driver import compile
 from hardy.compiler.models import trace

@@ -23,8 +23,8 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks import fashion_mnist
 from benchmarks.distillation import graph_of, samples_of, student
+from examples.data import fashion_mnist
 from hardy.compiler.training import Checkpoint, CrossEntropy, GraphModule, fit
 from hardy.compiler.training.workers import joined
 

@@ -26,9 +26,10 @@ from rich.progress import Progress
 from rich.table import Table
 
 import hardy
-from benchmarks import fashion_mnist, networks
+from benchmarks import networks
 from benchmarks.distillation import samples_of
-from benchmarks.fashion_mnist import Images
+from examples.data import fashion_mnist
+from examples.data.fashion_mnist import Images
 from hardy.compiler.calibration import Samples
 from hardy.compiler.driver import WeightForm
 from hardy.compiler.ir import Graph

@@ -18,9 +18,10 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor, nn
 
-from benchmarks import fashion_mnist
-from benchmarks.fashion_mnist import Images
 from benchmarks.networks import accuracy, trained
+from examples.data import fashion_mnist
+from examples.data.fashion_mnist import Images
+from examples.models.image_classifiers import two_convolutions
 from hardy.compiler.calibration import Samples
 from hardy.compiler.cost import statistics as cost_of
 from hardy.compiler.ir import Graph
@@ -33,18 +34,6 @@ from hardy.passes import DEFAULT
 BATCH = 64
 RATE = 4e-3
 LABEL_WEIGHT = 0.1
-
-
-def student() -> nn.Module:
-    """Two convolutions of 8 and 16 channels and a linear layer: 9 thousand parameters."""
-    return nn.Sequential(
-        nn.Conv2d(1, 8, 3, 2, 1),
-        nn.ReLU(),
-        nn.Conv2d(8, 16, 3, 2, 1),
-        nn.ReLU(),
-        nn.Flatten(),
-        nn.Linear(784, 10),
-    )
 
 
 def graph_of(module: nn.Module) -> Graph:
@@ -86,7 +75,7 @@ def main() -> None:
     started = time.perf_counter()
     for seed in range(given.seeds):
         torch.manual_seed(seed)
-        start = graph_of(student())
+        start = graph_of(two_convolutions())
         alone = GraphModule(start)
         fit(alone, samples, CrossEntropy(), seed=seed, **how)
         taught, _ = distill(teacher, start, samples, loss, remembered=True, seed=seed, **how)

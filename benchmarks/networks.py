@@ -17,8 +17,9 @@ import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from benchmarks import fashion_mnist
-from benchmarks.fashion_mnist import Images
+from examples.data import fashion_mnist
+from examples.data.fashion_mnist import Images
+from examples.models.image_classifiers import lenet_5
 
 CACHE = Path(__file__).parent / ".cache"
 BATCH = 128
@@ -28,20 +29,6 @@ def lenet_300_100() -> nn.Module:
     """LeNet-300-100: three fully connected layers, 266,610 parameters (LeCun et al., 1998)."""
     return nn.Sequential(
         nn.Flatten(), nn.Linear(784, 300), nn.ReLU(), nn.Linear(300, 100), nn.ReLU(), nn.Linear(100, 10)
-    )
-
-
-def lenet_5() -> nn.Module:
-    """LeNet-5 as in Caffe and Han et al. (2016): 20 and 50 filters of 5 x 5, 431,080 parameters."""
-    return nn.Sequential(
-        nn.Conv2d(1, 20, 5),
-        nn.MaxPool2d(2),
-        nn.Conv2d(20, 50, 5),
-        nn.MaxPool2d(2),
-        nn.Flatten(),
-        nn.Linear(800, 500),
-        nn.ReLU(),
-        nn.Linear(500, 10),
     )
 
 

@@ -17,8 +17,9 @@ from rich.console import Console
 from rich.table import Table
 
 import hardy
-from benchmarks import fashion_mnist, networks, peers
-from benchmarks.fashion_mnist import Images
+from benchmarks import networks, peers
+from examples.data import fashion_mnist
+from examples.data.fashion_mnist import Images
 from hardy.compiler.artifact import Artifact
 from hardy.compiler.calibration import Samples
 from hardy.compiler.cli.output import progress_bar

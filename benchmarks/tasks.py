@@ -21,8 +21,9 @@ from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor, nn
 
 import hardy
-from benchmarks import fashion_mnist, networks
+from benchmarks import networks
 from benchmarks.peers import export_onnx
+from examples.data import fashion_mnist
 from examples.models import efficientnet_lite0, minilm
 from examples.models.packages import folder_of
 from examples.read_text_line import HEIGHT, WIDTH, alphabet, decode, model_file

