@@ -23,8 +23,9 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.distillation import graph_of, samples_of, student
+from benchmarks.distillation import graph_of, samples_of
 from examples.data import fashion_mnist
+from examples.models.image_classifiers import two_convolutions
 from hardy.compiler.training import Checkpoint, CrossEntropy, GraphModule, fit
 from hardy.compiler.training.workers import joined
 
@@ -37,7 +38,7 @@ def train(folder: Path, images: int, epochs: int, every: int, kill: int | None) 
     """One worker's part; the first writes the losses, and the number of each step as it is taken."""
     torch.set_num_threads(1)
     torch.manual_seed(0)
-    module = GraphModule(graph_of(student()))
+    module = GraphModule(graph_of(two_convolutions()))
     samples = samples_of(fashion_mnist.load("train").part(0, images))
     attempt = int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0"))
     with joined() as worker:
