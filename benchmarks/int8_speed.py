@@ -16,11 +16,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
-import numpy as np
 import onnxruntime
 import torch
 import typer
-from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
+from onnxruntime.quantization import QuantFormat, QuantType, quantize_static
 from onnxruntime.quantization.shape_inference import quant_pre_process
 from rich.console import Console
 from rich.table import Table
@@ -35,16 +34,6 @@ DEFAULT = ["resnet50", "efficientnet_lite0", "minilm"]
 ENCODER_LAYERS = ["MatMul", "Gemm"]
 
 
-class OneBatch(CalibrationDataReader):  # type: ignore[misc]  # onnxruntime has no type stubs
-    """Calibrates on the example inputs."""
-
-    def __init__(self, feed: Mapping[str, np.ndarray[Any, Any]]) -> None:
-        self._left = [dict(feed)]
-
-    def get_next(self) -> dict[str, np.ndarray[Any, Any]] | None:
-        return self._left.pop() if self._left else None
-
-
 def quantize_onnx(module: torch.nn.Module, inputs: peers.Inputs, folder: Path) -> Path:
     """The module exported and quantized; the file's path."""
     logging.getLogger().setLevel(logging.ERROR)
@@ -52,11 +41,10 @@ def quantize_onnx(module: torch.nn.Module, inputs: peers.Inputs, folder: Path) -
     peers.export_onnx(module, inputs, plain)
     quant_pre_process(plain, prepared, skip_symbolic_shape=True)
     names = [i.name for i in onnxruntime.InferenceSession(prepared).get_inputs()]
-    feed = {name: x.numpy() for name, x in zip(names, peers.tensors(inputs), strict=True)}
     quantize_static(
         prepared,
         quantized,
-        OneBatch(feed),
+        peers.Feeder(names, [peers.tensors(inputs)]),
         quant_format=QuantFormat.QDQ,
         op_types_to_quantize=ENCODER_LAYERS if isinstance(inputs, Mapping) else None,
         activation_type=QuantType.QUInt8,

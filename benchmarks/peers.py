@@ -5,11 +5,13 @@ from __future__ import annotations
 import logging
 import tempfile
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import onnxruntime
 import torch
+from onnxruntime.quantization import CalibrationDataReader
 from torch import Tensor, nn
 
 import hardy
@@ -25,6 +27,16 @@ def export_onnx(module: nn.Module, inputs: Inputs, path: Path) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         torch.onnx.export(module, args, path, kwargs=kwargs, dynamo=True, verbose=False, external_data=False)
+
+
+class Feeder(CalibrationDataReader):  # type: ignore[misc]  # onnxruntime has no type stubs
+    """Samples, each the tensors of the inputs of these names, as onnxruntime's calibration takes them."""
+
+    def __init__(self, names: Sequence[str], samples: Iterable[Iterable[Tensor]]) -> None:
+        self._left = iter([{n: t.numpy() for n, t in zip(names, row, strict=True)} for row in samples])
+
+    def get_next(self) -> dict[str, Any] | None:
+        return next(self._left, None)
 
 
 def tensors(inputs: Inputs) -> tuple[Tensor, ...]:

@@ -15,7 +15,7 @@ import json
 import logging
 import math
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -25,10 +25,11 @@ import onnx
 import onnx.version_converter
 import onnxruntime
 import torch
-from onnxruntime.quantization import CalibrationDataReader, QuantType, quantize_static
+from onnxruntime.quantization import QuantType, quantize_static
 from onnxruntime.quantization.shape_inference import quant_pre_process
 from torch import Tensor
 
+from benchmarks import peers
 from benchmarks.tasks import TASKS, Feeds, Task
 from hardy.compiler.cli.output import console, table
 from hardy.compiler.driver import plan_passes
@@ -47,18 +48,6 @@ class Row:
     form: str
     score: float
     sqnr_db: float
-
-
-class Reader(CalibrationDataReader):  # type: ignore[misc]  # onnxruntime has no types
-    """The calibration samples as onnxruntime takes them."""
-
-    def __init__(self, feeds: Feeds, names: list[str]) -> None:
-        self.rows: Iterator[dict[str, Any]] = iter(
-            [{n: t.numpy() for n, t in zip(names, feed.values(), strict=True)} for feed in feeds]
-        )
-
-    def get_next(self) -> dict[str, Any] | None:
-        return next(self.rows, None)
 
 
 def session(path: Path) -> onnxruntime.InferenceSession:
@@ -114,7 +103,8 @@ def onnxruntime_int8(task: Task, folder: Path, form: str) -> Path:
         onnx.save(model, folder / "upgraded.onnx")
         source = folder / "prepared.onnx"
         quant_pre_process(folder / "upgraded.onnx", source, skip_symbolic_shape=True)
-    quantize_static(source, out, Reader(task.calibration, names), **FORMS[form])
+    samples = peers.Feeder(names, (feed.values() for feed in task.calibration))
+    quantize_static(source, out, samples, **FORMS[form])
     return out
 
 

@@ -28,6 +28,8 @@ def sqnr_judge(original: Graph, samples: Samples) -> Judge:
 
     def judge(graph: Graph) -> float:
         errors = output_errors(original, graph, samples)
+        if not errors:
+            raise UsageError("the graph has no float output to compare", hint="give a metric")
         return min(e.sqnr_db for e in errors.values())
 
     return judge

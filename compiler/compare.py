@@ -9,11 +9,12 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from hardy.compiler.calibration import Samples
+from hardy.compiler.calibration import Samples, inputs_of
 from hardy.compiler.errors import UsageError
 from hardy.compiler.interpret import evaluate, run, run_node
 from hardy.compiler.ir import Graph, Node, Value
 from hardy.compiler.pairing import computed, paired_loosely
+from hardy.compiler.pipeline import decibels
 from hardy.compiler.progress import tell
 
 
@@ -39,9 +40,7 @@ class Error:
     @property
     def sqnr_db(self) -> float:
         """10 log10(signal / noise); infinite where nothing differs."""
-        if self.noise == 0:
-            return math.inf
-        return 10 * math.log10(self.signal / self.noise) if self.signal > 0 else -math.inf
+        return decibels(self.signal, self.noise)
 
     @property
     def cosine(self) -> float:
@@ -112,13 +111,11 @@ def _label(node: Node) -> str:
 
 
 def output_errors(original: Graph, changed: Graph, samples: Samples) -> dict[str, Error]:
-    """The errors of the float outputs alone. UsageError as in `compare_graphs`, and where there is none."""
+    """The errors of the float outputs alone. UsageError as in `compare_graphs`."""
     _require_same_interface(original, changed)
     errors = {name: Error() for name, t in original.output_types().items() if t.dtype.is_float}
-    if not errors:
-        raise UsageError("the graph has no float output to compare", hint="give a metric")
     for feed in samples.feeds(original.input_types()):
-        given = {name: feed[name] for name in original.input_names}
+        given = inputs_of(original, feed)
         expected, actual = run(original, given), run(changed, given)
         for name, error in errors.items():
             error.update(expected[name], actual[name])

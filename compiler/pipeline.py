@@ -315,8 +315,11 @@ def random_inputs(types: Mapping[str, TensorType], seed: int = 0) -> dict[str, t
 def sqnr(expected: torch.Tensor, actual: torch.Tensor) -> float:
     """Signal to quantization noise ratio in dB: 10 log10(sum e^2 / sum (e - a)^2)."""
     e, a = expected.double(), actual.double()
-    noise = float((e - a).square().sum())
-    signal = float(e.square().sum())
+    return decibels(float(e.square().sum()), float((e - a).square().sum()))
+
+
+def decibels(signal: float, noise: float) -> float:
+    """The ratio of two powers in dB; infinite without noise, minus infinity without a signal."""
     if noise == 0:
         return math.inf
     return 10 * math.log10(signal / noise) if signal > 0 else -math.inf

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from hardy.compiler.calibration import Feed, Samples
+from hardy.compiler.calibration import Feed, Samples, inputs_of
 from hardy.compiler.errors import UnsupportedError, UsageError
 from hardy.compiler.interpret import run
 from hardy.compiler.ir import Graph
@@ -90,7 +90,7 @@ def scan(
 
 
 def _outputs(graph: Graph, feed: Feed) -> dict[str, Tensor]:
-    return run(graph, {name: feed[name] for name in graph.input_names})
+    return run(graph, inputs_of(graph, feed))
 
 
 def _noise(expected: Sequence[Mapping[str, Tensor]], actual: Sequence[Mapping[str, Tensor]]) -> float:

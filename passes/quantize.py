@@ -22,8 +22,8 @@ from hardy.compiler.calibration import (
     observe,
     samples_for,
 )
+from hardy.compiler.compare import output_errors
 from hardy.compiler.errors import UnsupportedError, UsageError
-from hardy.compiler.interpret import run as run_reference
 from hardy.compiler.ir import Builder, Constant, Graph, Node, Value, transform
 from hardy.compiler.literal import Literal
 from hardy.compiler.notes import note
@@ -31,7 +31,7 @@ from hardy.compiler.ops.attention import Attention
 from hardy.compiler.ops.linear import Conv, Matmul
 from hardy.compiler.ops.quant import Dequantize
 from hardy.compiler.ops.quant import Quantize as QuantizeOp
-from hardy.compiler.pipeline import Pass, sqnr
+from hardy.compiler.pipeline import Pass
 from hardy.compiler.progress import tell
 from hardy.compiler.types import DType
 from hardy.passes.decompose import Decompose
@@ -102,7 +102,8 @@ class Quantize(Pass):
         total = sum(n.op.macs(*[v.type for v in n.operands]) for n in graph.nodes)
         note("samples", count)
         note("integer_macs", sum(p.macs for p in products.values()) / total)
-        note("sqnr_db", _compare(graph, result, samples))
+        errors = output_errors(graph, result, samples.first(COMPARED))
+        note("sqnr_db", {name: error.sqnr_db for name, error in errors.items()})
         note("kept_float", kept)
         return result
 
@@ -195,20 +196,6 @@ class Quantize(Pass):
 
 def _is_whole(node: Node) -> bool:
     return not isinstance(node.op, Attention)
-
-
-def _compare(before: Graph, after: Graph, samples: Samples) -> dict[str, float]:
-    """The SQNR of each float output over the first samples."""
-    results: dict[str, list[tuple[Tensor, Tensor]]] = {}
-    for feed in samples.first(COMPARED).feeds(before.input_types()):
-        given = {name: feed[name] for name in before.input_names}
-        expected, actual = run_reference(before, given), run_reference(after, given)
-        for name, tensor in expected.items():
-            if tensor.is_floating_point():
-                results.setdefault(name, []).append((tensor.flatten(), actual[name].flatten()))
-    return {
-        name: sqnr(*[torch.cat(side) for side in zip(*pairs, strict=True)]) for name, pairs in results.items()
-    }
 
 
 @dataclass(frozen=True)

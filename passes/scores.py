@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from hardy.compiler.calibration import Feed, Moments, Samples, observe, open_samples
+from hardy.compiler.calibration import Feed, Moments, Samples, inputs_of, observe, open_samples
 from hardy.compiler.errors import InputError, UsageError
 from hardy.compiler.ir import Graph, Value
 from hardy.compiler.ops.linear import Conv, Matmul
@@ -111,7 +111,7 @@ def first_order_terms(
     values = list(dict.fromkeys(layer.weight for layer in chosen))
     module = GraphModule(graph, train=values)
     for number, feed in enumerate(samples.feeds(graph.input_types())):
-        outputs, _ = module({name: feed[name] for name in graph.input_names})
+        outputs, _ = module(inputs_of(graph, feed))
         gradients = torch.autograd.grad(
             _loss(outputs, feed, label), list(module.parameters()), allow_unused=True
         )

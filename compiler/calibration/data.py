@@ -15,11 +15,18 @@ import torch
 from hardy.compiler.artifact.arrays import as_tensor
 from hardy.compiler.errors import InputError, UsageError
 from hardy.compiler.interpret import check_inputs
+from hardy.compiler.ir import Graph
 from hardy.compiler.models import names_function
 from hardy.compiler.types import TensorType
 
 # The inputs of one run by name, and what else the data holds for it, such as labels.
 Feed = Mapping[str, torch.Tensor]
+
+
+def inputs_of(graph: Graph, feed: Feed) -> dict[str, torch.Tensor]:
+    """What a graph takes of a feed, without labels and the like."""
+    return {name: feed[name] for name in graph.input_names}
+
 
 FORMS = "an .npz file, a folder of them, package.module:function, or an iterable of feeds"
 

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from hardy.compiler.artifact import Artifact
-from hardy.compiler.calibration import Feed, Samples
+from hardy.compiler.calibration import Feed, Samples, inputs_of
 from hardy.compiler.cost import statistics
 from hardy.compiler.driver import compile_model, fill, run_passes
 from hardy.compiler.errors import HardyError, TargetError, UsageError
@@ -189,7 +189,7 @@ class Search:
             return Trial(recipe.name, shown, error=str(error).replace("\n", " ")), None
         scores = self._score([self._outputs(artifact, f) for f in self.held])
         drop = paired_drop(self.scores, scores)
-        feed = self._inputs(self.held[0])
+        feed = inputs_of(self.graph, self.held[0])
         timing = time_in_turn(
             {"original": lambda: self.float_artifact.run(feed), "candidate": lambda: artifact.run(feed)},
             seconds=self.seconds,
@@ -219,11 +219,8 @@ class Search:
             keep_passes=False,
         ).artifact
 
-    def _inputs(self, feed: Feed) -> dict[str, Tensor]:
-        return {name: feed[name] for name in self.graph.input_names}
-
     def _outputs(self, artifact: Artifact, feed: Feed) -> Mapping[str, Tensor]:
-        return artifact.run(self._inputs(feed))
+        return artifact.run(inputs_of(self.graph, feed))
 
     def _score(self, outputs: Sequence[Mapping[str, Tensor]]) -> Tensor:
         figures = [
