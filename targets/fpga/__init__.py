@@ -1,0 +1,1 @@
+"""FPGAs as targets: accelerators that hardy drives by instructions, and their models."""
