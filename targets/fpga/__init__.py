@@ -1,1 +1,5 @@
 """FPGAs as targets: accelerators that hardy drives by instructions, and their models."""
+
+from hardy.targets.fpga.simulator import simulate
+
+__all__ = ["simulate"]
