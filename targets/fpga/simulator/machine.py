@@ -232,7 +232,7 @@ class Machine:
             for buffer, index in ((Buffer.INP, src), (Buffer.WGT, wgt)):
                 written = self._stamps[buffer].written[index : index + 1]
                 if not written[0]:
-                    raise AccessError(f"{buffer.name} element {index} was never loaded")
+                    raise AccessError(f"{buffer.name} element {index} is not loaded by then")
                 _ordered(written, clock, Queue.LOAD, f"reads {buffer.name} element {index}")
         elif i.imm is None:
             if i.opcode == AluOpcode.SHR and before[dst] and before[src]:

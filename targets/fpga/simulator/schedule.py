@@ -100,25 +100,26 @@ class _Run:
             self._fetched += 1
 
     def step(self, queue: Queue) -> bool:
-        """Runs what the queue can run; whether that was anything."""
-        before = len(self.order)
-        while (number := self._next(queue)) is not None:
-            i = self.program[number]
-            if not all(self.channels[c] for c in i.pops):
-                break
-            known = self._known[queue]
-            for channel in i.pops:
-                known = _join(known, self.channels[channel].popleft())
-            self.clocks[number] = known
-            self.order.append(number)
-            done = (known[0] + (queue == 0), known[1] + (queue == 1), known[2] + (queue == 2))
-            self._known[queue] = done
-            for channel in i.pushes:
-                self.channels[channel].append(done)
-            self._heads[queue] += 1
-            self._waiting[queue] -= 1
-            self._fetch()
-        return len(self.order) > before
+        """Runs the queue's next instruction if it can; whether it could."""
+        number = self._next(queue)
+        if number is None:
+            return False
+        i = self.program[number]
+        if not all(self.channels[c] for c in i.pops):
+            return False
+        known = self._known[queue]
+        for channel in i.pops:
+            known = _join(known, self.channels[channel].popleft())
+        self.clocks[number] = known
+        self.order.append(number)
+        done = (known[0] + (queue == 0), known[1] + (queue == 1), known[2] + (queue == 2))
+        self._known[queue] = done
+        for channel in i.pushes:
+            self.channels[channel].append(done)
+        self._heads[queue] += 1
+        self._waiting[queue] -= 1
+        self._fetch()
+        return True
 
     def _next(self, queue: Queue) -> int | None:
         """The number of the queue's next instruction, if it is fetched."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -10,6 +11,7 @@ import pytest
 
 from hardy.targets.fpga import simulate
 from hardy.targets.fpga.config import find_config
+from hardy.targets.fpga.disassemble import line
 from hardy.targets.fpga.isa import (
     Alu,
     AluOpcode,
@@ -25,7 +27,8 @@ from hardy.targets.fpga.isa import (
     encode,
     encode_uops,
 )
-from hardy.targets.fpga.queues import COMMAND_DEPTH, TOKEN_DEPTH
+from hardy.targets.fpga.queues import COMMAND_DEPTH, TOKEN_DEPTH, Queue
+from hardy.targets.fpga.simulator.schedule import PRIORITY
 
 SMALL = find_config("1x4")
 UOPS = [Uop(0, 0, 0), Uop(1, 1, 1), Uop(250, 0, 0), Uop(0, 2, 0)]
@@ -45,11 +48,11 @@ NOTHING_LOADED = Load(Buffer.INP, 0, 0, 0)
 NOTHING_STORED = Store(0, 0, 0)
 
 
-def run(program: Sequence[Instruction]) -> np.ndarray[tuple[int], np.dtype[np.uint8]]:
+def run(program: Sequence[Instruction], priority: Sequence[Queue] = PRIORITY) -> None:
     dram = np.zeros(1024, np.uint8)
     dram[:16] = np.frombuffer(encode_uops(UOPS, SMALL), np.uint8)
     dram[64:128] = SUMS.view(np.uint8)
-    return simulate(encode(program, SMALL), dram, SMALL)
+    simulate(encode(program, SMALL), dram, SMALL, priority=priority)
 
 
 def refused(program: Sequence[Instruction], said: str, where: str = "") -> None:
@@ -57,6 +60,16 @@ def refused(program: Sequence[Instruction], said: str, where: str = "") -> None:
         run(program)
     assert said in caught.value.message
     assert where in caught.value.where
+
+
+def races(program: Sequence[Instruction]) -> set[str]:
+    """The reasons for which the program is refused, whichever of the racing instructions comes first."""
+    reasons = set()
+    for priority in itertools.permutations(Queue):
+        with pytest.raises(ProgramError, match="no token orders them") as caught:
+            run(program, priority)
+        reasons.add(f"{caught.value.where}: {caught.value.message}")
+    return reasons
 
 
 @pytest.mark.parametrize(
@@ -93,8 +106,8 @@ def test_fields_outside_the_portable_subset_are_refused(instruction: Instruction
         (Gemm((0, 1), loops=(3, 2), src=(127, 3)), "INP element 257 of a buffer of 256"),
         (Gemm((0, 1), loops=(3, 2), wgt=(63, 3)), "WGT element 129 of a buffer of 128"),
         (Gemm((0, 1), loops=(5, 1), dst=(1, 0)), "ACC element 4 was never written"),
-        (Gemm((0, 1), loops=(1, 3), src=(0, 1)), "INP element 2 was never loaded"),
-        (Gemm((1, 2), loops=(1, 2), wgt=(0, 1)), "WGT element 2 was never loaded"),
+        (Gemm((0, 1), loops=(1, 3), src=(0, 1)), "INP element 2 is not loaded by then"),
+        (Gemm((1, 2), loops=(1, 2), wgt=(0, 1)), "WGT element 2 is not loaded by then"),
         (Alu(AluOpcode.ADD, (0, 1), loops=(5, 1), dst=(1, 0), imm=1), "ACC element 4 was never written"),
         (Alu(AluOpcode.ADD, (0, 1), loops=(5, 1), src=(1, 0)), "ACC element 4 was never written"),
         (Alu(AluOpcode.SHR, (3, 4), src=(0, 1)), "a shift by ACC element 2, which has values"),
@@ -189,12 +202,13 @@ def test_finish_must_wait_for_every_queue(running: Instruction) -> None:
 def test_a_product_that_does_not_wait_for_its_inputs_is_a_race() -> None:
     program = [*START, Gemm((0, 2)), Finish(AFTER_LOAD)]
     refused(program, "reads INP element 0 that instruction 2, load.inp", "instruction 4, gemm")
+    with pytest.raises(ProgramError, match="INP element 0 is not loaded by then"):
+        run(program, (Queue.COMPUTE, Queue.STORE, Queue.LOAD))
 
 
 def test_a_load_that_does_not_wait_for_the_reader_is_a_race() -> None:
     again = Load(Buffer.WGT, 1, 4, 1, tokens=Tokens(push_next=True))
-    program = [*START, Gemm((0, 2), tokens=AFTER_LOAD), again, Finish(AFTER_LOAD)]
-    refused(program, "that instruction 5, load.wgt sram=1", "instruction 4, gemm")
+    races([*START, Gemm((0, 2), tokens=AFTER_LOAD), again, Finish(AFTER_LOAD)])
     freed = [
         *START,
         Gemm((0, 2), tokens=Tokens(pop_prev=True, push_prev=True)),
@@ -204,34 +218,50 @@ def test_a_load_that_does_not_wait_for_the_reader_is_a_race() -> None:
     run(freed)
 
 
-def test_overwriting_what_is_being_stored_is_a_race() -> None:
-    program = [
-        *START,
-        Gemm((0, 2), tokens=Tokens(pop_prev=True, push_next=True)),
-        Store(0, 100, 2, tokens=Tokens(pop_prev=True, push_prev=True)),
+@pytest.mark.parametrize(
+    "writer",
+    [
         Alu(AluOpcode.MAX, (1, 2), imm=0),
-        Finish(Tokens(pop_next=True)),
-    ]
-    with pytest.raises(ProgramError, match="no token orders them"):
-        run(program)
-    run([*program[:6], replace(program[6], tokens=Tokens(pop_next=True)), Finish()])
-
-
-def test_loading_what_a_store_may_not_have_written_yet_is_a_race() -> None:
+        Alu(AluOpcode.ADD, (1, 2)),
+        Gemm((1, 2)),
+        Gemm((1, 2), reset=True),
+        Load(Buffer.ACC, 1, 4, 1),
+    ],
+    ids=lambda i: line(i),
+)
+def test_overwriting_what_is_being_stored_is_a_race(writer: Instruction) -> None:
     def program(wait: bool) -> list[Instruction]:
-        stored = Store(0, 40, 2, tokens=Tokens(pop_prev=True, push_prev=True))
-        free, freed = Tokens(pop_next=True, push_prev=True), Tokens(pop_next=True, push_next=True)
-        if not wait:
-            free, freed = Tokens(pop_next=True), Tokens(push_next=True)
         return [
             *START,
             Gemm((0, 2), tokens=Tokens(pop_prev=True, push_next=True)),
-            stored,
-            replace(NOTHING, tokens=free),
-            Load(Buffer.INP, 10, 41, 1, tokens=freed),
-            Finish(AFTER_LOAD),
+            Store(0, 100, 2, tokens=Tokens(pop_prev=True, push_prev=True)),
+            replace(writer, tokens=Tokens(pop_next=wait)),
+            Finish(Tokens(pop_next=not wait)),
+        ]
+
+    found = races(program(wait=False))
+    assert any("overwrites ACC element" in reason for reason in found)
+    assert any("stores elements" in reason for reason in found)
+    run(program(wait=True))
+
+
+@pytest.mark.parametrize("load", [Load(Buffer.INP, 10, 41, 1), Load(Buffer.ACC, 9, 10, 1)], ids=line)
+def test_loading_what_a_store_may_not_have_written_yet_is_a_race(load: Load) -> None:
+    def program(wait: bool) -> list[Instruction]:
+        middle: list[Instruction] = [replace(NOTHING, tokens=Tokens(pop_next=wait, push_prev=wait))]
+        if load.buffer == Buffer.INP:
+            middle.append(replace(load, tokens=Tokens(pop_next=wait, push_next=True)))
+        else:
+            middle += [replace(NOTHING_LOADED, tokens=Tokens(pop_next=wait, push_next=True)), load]
+        return [
+            *START,
+            Gemm((0, 2), tokens=Tokens(pop_prev=True, push_next=True)),
+            Store(0, 40, 2, tokens=Tokens(pop_prev=True, push_prev=True)),
+            *middle,
+            Finish(Tokens(pop_prev=True, pop_next=not wait)),
         ]
 
     run(program(wait=True))
-    with pytest.raises(ProgramError, match=r"DRAM that instruction \d, .*, may not be done with"):
-        run(program(wait=False))
+    found = races(program(wait=False))
+    assert any("reads DRAM" in reason for reason in found)
+    assert any("overwrites DRAM" in reason for reason in found)
