@@ -14,11 +14,12 @@ from numpy.lib.stride_tricks import as_strided
 from numpy.typing import NDArray
 
 from hardy.targets.fpga.config import Config
+from hardy.targets.fpga.elements import element_bytes
 from hardy.targets.fpga.isa import Alu, AluOpcode, Buffer, Gemm, Load, Store, layouts
 from hardy.targets.fpga.queues import Queue, queue_of
+from hardy.targets.fpga.schedule import Clock
 from hardy.targets.fpga.simulator.kernels import Kernels, Param, State
-from hardy.targets.fpga.simulator.rules import MAX_SHIFT, element_bytes
-from hardy.targets.fpga.simulator.schedule import Clock
+from hardy.targets.fpga.simulator.rules import MAX_SHIFT
 
 Bytes = NDArray[np.uint8]
 Ints = NDArray[np.int32]

@@ -6,28 +6,10 @@ The public implementations of VTA differ outside of it; docs/vta.md has the tabl
 from __future__ import annotations
 
 from hardy.targets.fpga.config import Config
+from hardy.targets.fpga.elements import depth, element_bytes
 from hardy.targets.fpga.isa import Alu, AluOpcode, Buffer, Gemm, Instruction, Load, Store
 
 MIN_SHIFT, MAX_SHIFT = -16, 15
-
-
-def depth(buffer: Buffer, config: Config) -> int:
-    """Elements that a buffer holds."""
-    return {
-        Buffer.UOP: config.uop_depth,
-        Buffer.WGT: config.wgt_depth,
-        Buffer.INP: config.inp_depth,
-    }.get(buffer, config.acc_depth)
-
-
-def element_bytes(buffer: Buffer, config: Config) -> int:
-    """Bytes of a buffer's element in DRAM."""
-    return {
-        Buffer.UOP: config.uop_bytes,
-        Buffer.WGT: config.wgt_bytes,
-        Buffer.INP: config.inp_bytes,
-        Buffer.ACC: config.acc_bytes,
-    }.get(buffer, config.out_bytes)
 
 
 def complaint(i: Instruction, config: Config, dram_bytes: int) -> str:

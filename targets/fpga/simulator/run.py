@@ -12,10 +12,10 @@ from hardy.targets.fpga.config import Config, find_config
 from hardy.targets.fpga.disassemble import line
 from hardy.targets.fpga.isa import Alu, Finish, Gemm, Instruction, Load, ProgramError, decode
 from hardy.targets.fpga.queues import Queue
+from hardy.targets.fpga.schedule import PRIORITY, Schedule, schedule
 from hardy.targets.fpga.simulator.kernels import kernels
 from hardy.targets.fpga.simulator.machine import AccessError, Machine, OverlapError
 from hardy.targets.fpga.simulator.rules import complaint
-from hardy.targets.fpga.simulator.schedule import PRIORITY, Schedule, schedule
 
 
 def simulate(

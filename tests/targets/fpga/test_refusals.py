@@ -28,7 +28,7 @@ from hardy.targets.fpga.isa import (
     encode_uops,
 )
 from hardy.targets.fpga.queues import COMMAND_DEPTH, TOKEN_DEPTH, Queue
-from hardy.targets.fpga.simulator.schedule import PRIORITY
+from hardy.targets.fpga.schedule import PRIORITY
 
 SMALL = find_config("1x4")
 UOPS = [Uop(0, 0, 0), Uop(1, 1, 1), Uop(250, 0, 0), Uop(0, 2, 0)]
