@@ -18,7 +18,8 @@ from hardy.targets.fpga.elements import element_bytes
 from hardy.targets.fpga.isa import Alu, AluOpcode, Buffer, Gemm, Load, Store, layouts
 from hardy.targets.fpga.queues import Queue, queue_of
 from hardy.targets.fpga.schedule import Clock
-from hardy.targets.fpga.simulator.kernels import Kernels, Param, State
+from hardy.targets.fpga.simulator.hazards import too_close
+from hardy.targets.fpga.simulator.kernels import Kernels, Operation, Param, State
 from hardy.targets.fpga.simulator.rules import MAX_SHIFT
 
 Bytes = NDArray[np.uint8]
@@ -54,8 +55,9 @@ class Machine:
     place in its queue. The fields of the instruction were checked before (`rules.complaint`).
     """
 
-    def __init__(self, config: Config, dram: Bytes, kernels: Kernels) -> None:
+    def __init__(self, config: Config, dram: Bytes, kernels: Kernels, spacing: int) -> None:
         self.dram = dram
+        self._spacing = spacing
         self._config = config
         self._geometry = g = kernels.geometry
         self._inp = np.zeros((config.inp_depth, config.batch, g.depth), g.dot.x_dtype)
@@ -80,12 +82,9 @@ class Machine:
         }
         self._params = np.zeros(len(Param), np.int32)
         inp, wgt, out = (self._stamps[b] for b in (Buffer.INP, Buffer.WGT, Buffer.OUT))
-        common = (self._params, self._uops, self._acc, self._acc_state, out.read, out.written)
-        product = (self._inp, self._wgt, self._correction, inp.written, inp.read, wgt.written, wgt.read)
-        self._run = {
-            name: kernel.bind(*common, *(product if name == "gemm" else ()))
-            for name, kernel in kernels.compiled.items()
-        }
+        sums = (self._acc, self._acc_state, out.read, out.written)
+        operands = (self._inp, self._wgt, self._correction, inp.written, inp.read, wgt.written, wgt.read)
+        self._run = kernels.compiled.bind(self._params, self._uops, *sums, *operands)
 
     def load(self, i: Load, clock: Clock, position: int) -> None:
         """DRAM to a buffer."""
@@ -181,7 +180,7 @@ class Machine:
         if not i.reset:
             limits += [("INP", i.src, self._config.inp_depth), ("WGT", i.wgt, self._config.wgt_depth)]
         self._check_indices(i, limits)
-        self._execute("reset" if i.reset else "gemm", i, i.wgt, 0, clock, position)
+        self._execute(Operation.RESET if i.reset else Operation.GEMM, i, i.wgt, 0, clock, position)
 
     def alu(self, i: Alu, clock: Clock, position: int) -> None:
         """Elementwise operations on ACC."""
@@ -189,10 +188,11 @@ class Machine:
         if i.imm is None:
             limits.append(("ACC", i.src, self._config.acc_depth))
         self._check_indices(i, limits)
-        imm, name = i.imm or 0, i.opcode.name.lower()
+        imm, name = i.imm or 0, i.opcode.name
         if i.opcode == AluOpcode.SHR and imm < 0:
-            name, imm = "shl", -imm
-        self._execute(f"{name}_{'tensor' if i.imm is None else 'imm'}", i, (0, 0), imm, clock, position)
+            name, imm = "SHL", -imm
+        operation = Operation[f"{name}_{'TENSOR' if i.imm is None else 'IMM'}"]
+        self._execute(operation, i, (0, 0), imm, clock, position)
 
     def _check_indices(self, i: Gemm | Alu, limits: list[tuple[str, tuple[int, int], int]]) -> None:
         """AccessError where a micro-op was never loaded, or where the loops take an index past its buffer."""
@@ -207,15 +207,17 @@ class Machine:
             last = value + (i.loops[0] - 1) * outer + (i.loops[1] - 1) * inner
             if last >= size:
                 raise AccessError(f"{buffer} element {last} of a buffer of {size}")
+        if self._spacing > 1 and (element := too_close(i, self._uops, self._spacing)) is not None:
+            raise AccessError(f"ACC element {element} is used again within {self._spacing} micro-ops")
 
     def _execute(
-        self, kernel: str, i: Gemm | Alu, wgt: tuple[int, int], imm: int, clock: Clock, position: int
+        self, operation: Operation, i: Gemm | Alu, wgt: tuple[int, int], imm: int, clock: Clock, position: int
     ) -> None:
         begin, end = i.uops
-        head = (begin, end - begin, *i.loops, *i.dst, *i.src, *wgt, imm)
+        head = (operation, begin, end - begin, *i.loops, *i.dst, *i.src, *wgt, imm)
         self._params[:] = (*head, clock[Queue.LOAD], clock[Queue.STORE], position, 0, 0, 0, 0)
         before = self._acc_state.copy()
-        self._run[kernel]()
+        self._run()
         if self._params[Param.FAULT]:
             self._explain(i, clock, before)
 

@@ -23,13 +23,18 @@ def simulate(
     dram: bytes | NDArray[np.uint8],
     config: str | Config = "pynq-z1",
     *,
+    spacing: int = 1,
     priority: Sequence[Queue] = PRIORITY,
 ) -> NDArray[np.uint8]:
     """The DRAM image u8[bytes] after the accelerator has run the program; the image given is left alone.
 
     Addresses count from the image's first byte. The result is that of every implementation of VTA. What they
     do not agree on is refused with ProgramError, and so is a program whose result would depend on timing: see
-    docs/vta.md. Where several queues can run, the first of `priority` does; it changes no result.
+    docs/vta.md.
+
+    With a `spacing` of 3, programs are refused that the published HLS bitstream would run wrongly, since a
+    micro-op uses what one of the two before it writes. Where several queues can run, the first of `priority`
+    does; it changes no result.
     """
     if isinstance(config, str):
         config = find_config(config)
@@ -41,7 +46,7 @@ def simulate(
         if why := complaint(i, config, memory.size):
             raise _refusal(program, number, why)
     plan = schedule(program, priority)
-    machine = Machine(config, memory, kernels(config.batch, config.block, host()))
+    machine = Machine(config, memory, kernels(config.batch, config.block, host()), spacing)
     for number in plan.order:
         try:
             _step(machine, program[number], plan, number)
