@@ -175,17 +175,14 @@ class Uop:
 
 @dataclass(frozen=True, slots=True)
 class Field:
-    """A field of an instruction: its lowest bit, its width, and the values it takes."""
+    """A field of an instruction: its lowest bit, its width, as many ones, and the values it takes."""
 
     name: str
     low: int
     width: int
+    mask: int
     least: int
     greatest: int
-
-    @property
-    def mask(self) -> int:
-        return (1 << self.width) - 1
 
 
 Layout = tuple[Field, ...]
@@ -242,7 +239,8 @@ def _place(fields: list[tuple[str, int]]) -> Layout:
         if low < WORD_BITS < low + width:
             low = WORD_BITS
         least = -(1 << width - 1) if name == "imm" else 0  # the one signed field
-        placed.append(Field(name, low, width, least, least + (1 << width) - 1))
+        mask = (1 << width) - 1
+        placed.append(Field(name, low, width, mask, least, least + mask))
         low += width
     return tuple(placed)
 

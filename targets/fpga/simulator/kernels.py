@@ -122,7 +122,7 @@ _ARITHMETIC: dict[str, Callable[[Expr, Expr], Expr]] = {
 
 
 class _Function:
-    """The function under construction: its parameters, and the loops around the micro-ops of each operation."""
+    """The function under construction: its parameters, and each operation with its loops."""
 
     def __init__(self, geometry: Geometry, isa: Isa) -> None:
         self.geometry = geometry

@@ -115,3 +115,9 @@ def test_every_instruction_set_computes_the_same(name: str, monkeypatch: pytest.
     expected = run_plainly(decode(code, PYNQ), dram, PYNQ, lambda ready: ready[0])
     monkeypatch.setattr(simulator_run, "host", lambda: isa)
     np.testing.assert_array_equal(simulate(code, dram), expected)
+
+
+def test_the_example_of_the_documentation_runs(capsys: pytest.CaptureFixture[str]) -> None:
+    text = (Path(__file__).parents[3] / "docs" / "vta.md").read_text()
+    exec(text.partition("```python\n")[2].partition("```")[0], {})
+    assert int(capsys.readouterr().out) > 0
