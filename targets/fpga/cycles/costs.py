@@ -14,11 +14,10 @@ from hardy.targets.fpga.isa import Alu, Buffer, Gemm, Instruction, Load, Store
 class Costs:
     """Cycles of the accelerator's parts.
 
-    `decode` is what the token state machine and decoder take before an instruction does anything (2 to 3
-    states in the Chisel units). `gemm`, `alu_immediate` and `alu_tensor` are initiation intervals: cycles
-    from one micro-op to the next. The HLS build declares 1 for GEMM and 2 for the ALU, whose accumulator
-    memory has one read port; the Chisel ALU takes one cycle where the operand is immediate. `pipeline` fills
-    and drains the arithmetic, once an instruction.
+    `decode` is what decoding and the token state machine take (2 to 3 states in the Chisel units). `gemm`,
+    `alu_immediate` and `alu_tensor` are initiation intervals: cycles from one micro-op to the next. The HLS
+    build declares 1 for GEMM and 2 for the ALU; the Chisel ALU takes one cycle where the operand is
+    immediate. `pipeline` fills and drains the arithmetic, once an instruction (6 to 7 cycles in Chisel).
     """
 
     decode: int = 3
