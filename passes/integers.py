@@ -13,6 +13,7 @@ from hardy.compiler.literal import Literal
 from hardy.compiler.ops.elementwise import Add
 from hardy.compiler.ops.quant import Dequantize, IntegerConv, IntegerMatmul, Quantize
 from hardy.compiler.types import DType
+from hardy.passes.integer_bounds import magnitude
 
 # What a device multiplies: activations and, once the zero point is taken out, weights.
 ACTIVATIONS = (DType.i8, DType.u8)
@@ -149,27 +150,19 @@ def centred_weight(real: Real) -> Literal | None:
     return Literal(values.to(torch.int8))
 
 
-def largest_sum(total: Value) -> int | None:
-    """A bound on the magnitude of an integer product's elements; None for what is no such product."""
-    node = total.node
-    if not isinstance(node.op, IntegerConv | IntegerMatmul):
-        return None
-    x, w = (v.type for v in node.operands[:2])
-    terms = x.shape[-1] if isinstance(node.op, IntegerMatmul) else math.prod(w.shape[1:])
-    return terms * (x.dtype.range[1] - x.dtype.range[0]) * (w.dtype.range[1] - w.dtype.range[0])
-
-
 def with_bias(b: Builder, real: Real, bias: Tensor) -> Value | None:
     """The sum of an integer product and a bias along its axis, rounded to whole units of the sum.
 
     Beside weights that are almost zero a bias may be more units than i32 holds: such a channel gets larger
     units, in which its weights are rounded. None where that cannot be.
     """
-    most = largest_sum(real.q)
-    if most is None or not real.is_sum or not bias.isfinite().all():
+    product = isinstance(real.q.op, IntegerConv | IntegerMatmul)
+    if not product or not real.is_sum or not bias.isfinite().all():
         return None
     total, scale = real.q, real.scale
-    limit = float(2**31 - 1 - most)
+    most = magnitude(total)
+    # Where that is possible, half the range stays free, for what is added when the sum is rounded.
+    limit = float((2**30 if most < 2**29 else 2**31) - 1 - most)
     least = bias.abs() / limit
     if (scale < least).any():
         scale = scale.expand(bias.shape)
@@ -178,7 +171,9 @@ def with_bias(b: Builder, real: Real, bias: Tensor) -> Value | None:
         if coarse is None:
             return None
         total = coarse
-        scale = torch.where(scale > 0, scale * growth, torch.where(least > 0, least, 1.0))
+        scale = torch.where(
+            scale > 0, scale * growth, torch.where(least > 0, 2.0 ** least.log2().ceil(), 1.0)
+        )
     units = torch.where(bias == 0, 0.0, bias / scale).round()
     if not units.any():
         return dequantized(b, total, scale, axis=real.axis)

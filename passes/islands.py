@@ -5,6 +5,10 @@ that a value is quantized where it is computed. Elementwise ops run in f32 betwe
 quantization of what they give, where kernels hold them in registers; of the values that come from
 elsewhere, such as the other side of a residual add, they read the quantized form where there is one.
 Pools read integers where they give them. What ends in a float op, such as a normalization, stays float.
+
+A device without floats holds one sum in i32 while it computes a tensor, and stores tensors of narrow
+integers. For it (`narrow`) every operand of an elementwise op is quantized, but for the sum that an
+addition is made in.
 """
 
 from __future__ import annotations
@@ -14,6 +18,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from hardy.compiler.ir import Constant, Graph, Node, Value
+from hardy.compiler.ops.elementwise import Add, Sub
 from hardy.compiler.ops.norm import ReduceMean
 from hardy.compiler.ops.pool import AvgPool, MaxPool
 from hardy.compiler.ops.resize import Resize
@@ -49,9 +54,9 @@ class Islands:
         return result
 
 
-def find_islands(graph: Graph, products: Mapping[Node, tuple[int, ...]]) -> Islands:
+def find_islands(graph: Graph, products: Mapping[Node, tuple[int, ...]], narrow: bool = False) -> Islands:
     """The islands around `products`, each with the operands that are activations."""
-    return _Search(graph, products).run()
+    return _Search(graph, products, narrow).run()
 
 
 def _carries(node: Node) -> bool:
@@ -72,11 +77,15 @@ def _averages(node: Node) -> bool:
 class _Search:
     graph: Graph
     products: Mapping[Node, tuple[int, ...]]
+    narrow: bool
     parents: dict[Place, Place] = field(default_factory=dict)
     reads: dict[tuple[Node, int], Place] = field(default_factory=dict)
     # Nodes between a product and a quantization, and values that come from a product this way.
     inside: set[Node] = field(default_factory=set)
     computed: set[Value] = field(default_factory=set)
+
+    def __post_init__(self) -> None:
+        self._order = {node: i for i, node in enumerate(self.graph.nodes)}
 
     def run(self) -> Islands:
         self._find_computed()
@@ -115,6 +124,8 @@ class _Search:
         if value.type.dtype is not DType.f32:
             return
         needed = [(n, i) for n, i in users if n in self.products and self._reads_as(n, i, place.right)]
+        if self.narrow and not place.right:
+            needed += [(n, i) for n, i in users if n in self.inside and self._takes_integers(n, i)]
         moved = [(n, i) for n, i in users if _carries(n) and Place(n.values[0], place.right) in self.parents]
         averaged = [(n, i) for n, i in users if not place.right and _averages(n) and n in self.inside]
         kept = len(users) - len(needed) - len(moved) - len(averaged)
@@ -127,6 +138,20 @@ class _Search:
             self.reads[node, i] = place
         for node, _ in moved:
             self.parents[self._root(place)] = self._root(Place(node.values[0], place.right))
+
+    def _takes_integers(self, node: Node, i: int) -> bool:
+        """Whether a node between quantizations cannot take this operand as a sum in i32."""
+        if _averages(node):
+            return True
+        flowing = [v for v in node.operands if not isinstance(v.op, Constant)]
+        if len(flowing) < 2 or isinstance(node.operands[i].op, Constant):
+            return False
+        if not isinstance(node.op, Add | Sub):
+            return True
+        # An addition is made in the sum that is computed last.
+        sums = [v for v in flowing if v in self.computed]
+        last = max(sums, key=lambda v: self._order[v.node], default=None)
+        return node.operands[i] != last or sums.count(last) > 1
 
     def _reads_as(self, node: Node, i: int, right: bool) -> bool:
         places = self.products[node]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -10,6 +11,7 @@ from typing import ClassVar
 from hardy.compiler.ir import Builder, Constant, Graph, Input, Node, Op, Value, transform
 from hardy.compiler.ledger import ledger
 from hardy.compiler.literal import Literal
+from hardy.compiler.notes import note
 from hardy.compiler.ops.activation import Clamp, Relu
 from hardy.compiler.ops.elementwise import Add, Div, Max, Min, Mul, Sub
 from hardy.compiler.ops.linear import Conv, Matmul
@@ -20,12 +22,14 @@ from hardy.compiler.ops.reduce import ReduceSum
 from hardy.compiler.ops.shape import BroadcastTo, Concat, Gather, Pad, Reshape, Reverse, Slice, Transpose
 from hardy.compiler.pipeline import Pass
 from hardy.compiler.types import DType
-from hardy.passes import integer_layers
+from hardy.passes import integer_layers, shifts
 from hardy.passes.eliminate_dead_code import EliminateDeadCode
 from hardy.passes.integers import Grid, Real, dequantized, f32, grid_of, number, real_of, zero_point
+from hardy.targets.target import QuantizationScheme
 
 DEPTH = 8  # of the float ops between quantizations that are looked through
 Rule = Callable[[Builder, Node, tuple[Value, ...]], Value | None]
+Regrid = Callable[[Builder, Real, Grid], Value | None]
 
 
 @dataclass(frozen=True)
@@ -37,6 +41,10 @@ class LowerQuantization(Pass):
     integers; means become integer sums. Sums and products of two quantized tensors stay float ops, in
     units of the result, without a tensor of floats in memory where a target fuses them.
 
+    In a `scheme` (the target's, which the driver fills in) whose scales are powers of two, sums are
+    requantized by shifts, and sums and products of quantized tensors are integer ops too (`shifts.py`).
+    What cannot be done by shifts stays float, and the report says why.
+
     The result is the same to the bit on every target. Against the float graph a quantized value may be
     off by one step where the exact number lies near the middle between two, because
     - sums of products are exact here, and rounded there,
@@ -46,16 +54,24 @@ class LowerQuantization(Pass):
 
     exact: ClassVar[bool] = False
 
+    scheme: QuantizationScheme | None = None
+
     def run(self, graph: Graph) -> Graph:
         book = ledger()
+        rules = _SHIFT_RULES if self.scheme is not None and self.scheme.power_of_two_scales else _RULES
+        kept: list[dict[str, str]] = []
 
         def lower(b: Builder, node: Node, operands: tuple[Value, ...]) -> Sequence[Value] | None:
-            rule = _RULES.get(type(node.op))
+            rule = rules.get(type(node.op))
             if rule is None:
                 return None
             scratch = Builder()
             with scratch.at(node.source):
-                value = rule(scratch, node, operands)
+                try:
+                    value = rule(scratch, node, operands)
+                except shifts.NoShiftError as why:
+                    kept.append({"op": node.op.name, "where": node.name or node.source, "why": str(why)})
+                    return None
             if value is None or not book.take(f"integer {node.op.name}"):
                 return None
             for made in scratch._nodes:
@@ -63,6 +79,8 @@ class LowerQuantization(Pass):
             return (value,)
 
         changed = transform(graph, lower)
+        if kept:
+            note("kept_float", kept)
         return graph if changed is graph else EliminateDeadCode().run(changed)
 
 
@@ -146,30 +164,30 @@ def _scaled(b: Builder, node: Node, operands: tuple[Value, ...]) -> Value | None
 # From quantize upwards.
 
 
-def _quantize(b: Builder, node: Node, operands: tuple[Value, ...]) -> Value | None:
+def _quantize(b: Builder, node: Node, operands: tuple[Value, ...], regrid: Regrid) -> Value | None:
     grid = grid_of(Value(node, 0)) if operands[1:] == node.operands[1:] else None
     x = operands[0]
     if grid is None or x.type.dtype is not DType.f32:
         return None
-    return _onto(b, x, grid, DEPTH)
+    return _onto(b, x, grid, regrid, DEPTH)
 
 
-def _onto(b: Builder, x: Value, grid: Grid, depth: int) -> Value | None:
+def _onto(b: Builder, x: Value, grid: Grid, regrid: Regrid, depth: int) -> Value | None:
     """The integers of x on a grid; None where nothing is better than to quantize x."""
     real = real_of(x)
     if real is not None:
-        return _regrid(b, real, grid)
+        return real.q if _lies_on(real, grid) else regrid(b, real, grid)
     op = x.op
     if depth and isinstance(op, Relu | Clamp):
         low, high = (0.0, math.inf) if isinstance(op, Relu) else (op.low, op.high)
         (inner,) = x.node.operands
-        q = _onto(b, inner, grid, depth - 1)
+        q = _onto(b, inner, grid, regrid, depth - 1)
         q = grid.quantize(b, inner) if q is None else q
         return _limited(b, q, grid.place(low), grid.place(high))
     if depth and isinstance(op, Reshape | Transpose | Slice | Reverse | BroadcastTo | MaxPool | Concat):
         if isinstance(op, MaxPool) and not _sees_every_window(op):
             return None
-        parts = [_onto(b, v, grid, depth - 1) for v in x.node.operands]
+        parts = [_onto(b, v, grid, regrid, depth - 1) for v in x.node.operands]
         if all(q is None for q in parts):
             return None
         made = [grid.quantize(b, v) if q is None else q for v, q in zip(x.node.operands, parts, strict=True)]
@@ -182,19 +200,22 @@ def _onto(b: Builder, x: Value, grid: Grid, depth: int) -> Value | None:
     return grid.unit.quantize(b, scaled)
 
 
+def _lies_on(real: Real, grid: Grid) -> bool:
+    """Whether an activation is on this very grid already."""
+    if not real.is_activation or real.q.type.dtype is not grid.dtype:
+        return False
+    return float(real.scale) == grid.scale and int(real.zero) == grid.zero
+
+
 def _regrid(b: Builder, real: Real, grid: Grid) -> Value | None:
-    """Integers on another grid, or of a sum."""
+    """Integers on another grid, or of a sum, by a multiplication."""
     if real.is_sum:
         scale = real.scale / grid.scale
         zero = zero_point(b, grid.zero, grid.dtype)
         if scale.ndim == 0:
             return b(Requantize(grid.dtype), real.q, f32(b, scale), zero)
         return b(Requantize(grid.dtype, real.axis), real.q, f32(b, scale), zero)
-    if not real.is_activation:
-        return None
-    if real.q.type.dtype is grid.dtype and float(real.scale) == grid.scale and int(real.zero) == grid.zero:
-        return real.q
-    if grid.scale == 1:
+    if not real.is_activation or grid.scale == 1:
         return None
     return grid.unit.quantize(b, dequantized(b, real.q, real.scale / grid.scale, real.zero))
 
@@ -248,5 +269,15 @@ _RULES: dict[type[Op], Rule] = {
     ReduceMean: integer_layers.mean,
     ReduceSum: integer_layers.mean,
     AvgPool: integer_layers.average,
-    Quantize: _quantize,
+    Quantize: functools.partial(_quantize, regrid=_regrid),
+}
+
+# Where a device has shifts in place of multiplications.
+_SHIFT_RULES: dict[type[Op], Rule] = {
+    **_RULES,
+    Add: shifts.add,
+    Sub: shifts.add,
+    Mul: shifts.multiply,
+    Div: shifts.divide,
+    Quantize: functools.partial(_quantize, regrid=shifts.requantized),
 }

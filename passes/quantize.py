@@ -34,6 +34,7 @@ from hardy.compiler.ops.quant import Quantize as QuantizeOp
 from hardy.compiler.pipeline import Pass
 from hardy.compiler.progress import tell
 from hardy.compiler.types import DType
+from hardy.passes.averages import as_product, averages
 from hardy.passes.decompose import Decompose
 from hardy.passes.eliminate_dead_code import EliminateDeadCode
 from hardy.passes.islands import Islands, Place, find_islands
@@ -48,6 +49,8 @@ U8_BY_I8 = QuantizationScheme(
 )
 # How many samples the quantized graph is compared with the float one on, for the report.
 COMPARED = 4
+# Products of fewer multiply-accumulates are not worth the conversion where floats are at hand.
+LEAST_MACS = 1 << 14
 
 
 @dataclass(frozen=True)
@@ -56,13 +59,16 @@ class Quantize(Pass):
 
     The result is in quantize-dequantize form: an activation passes through `quantize` and
     `dequantize`; a weight is an integer constant and a `dequantize`. Biases stay f32.
+    With scales that are powers of two, means are products with quantized weights, as devices of such
+    scales compute them, and every operand of an addition but one is quantized.
 
     `calibration` is data as `open_samples` takes it, of which `samples` feeds are used (all by
     default). `method` chooses what part of an activation's range is covered, `percentile` belongs to
     the method of that name. `scheme` is the target's, which the driver fills in; `activations`,
     `weights`, `per_channel`, `symmetric` (activations) and `power_of_two` change parts of it. Weights
     of a signed type are symmetric. `only` and `skip` select layers by name or source (shell patterns).
-    Products of fewer than `least_macs` multiply-accumulates stay float. With `attention`, products of two
+    Products of fewer than `least_macs` multiply-accumulates stay float; by default of fewer than 16384, or
+    none for a device of power-of-two scales, which has no floats. With `attention`, products of two
     activations are quantized too, for which attention is taken apart.
 
     Raises UsageError for options that do not fit, InputError for data that does not, and
@@ -83,18 +89,19 @@ class Quantize(Pass):
     only: tuple[str, ...] = ()
     skip: tuple[str, ...] = ()
     attention: bool = False
-    least_macs: int = 1 << 14
+    least_macs: int | None = None
     samples: int | None = None
 
     def run(self, graph: Graph) -> Graph:
         grids = self._grids()
         prepared = Decompose(_is_whole).run(graph) if self.attention else graph
-        products, kept = self._choose(prepared)
+        products, kept = self._choose(prepared, grids)
         if not products:
             note("kept_float", kept)
             return graph
         samples = samples_for(self.name, self.calibration, graph.input_types(), self.samples)
-        islands = find_islands(prepared, {n: p.activations for n, p in products.items()})
+        narrow = grids.activations.power_of_two
+        islands = find_islands(prepared, {n: p.activations for n, p in products.items()}, narrow)
         power = self._input_power(products)
         ranges, count = self._calibrate(prepared, samples, islands, grids, power)
         insertion = _Insertion(islands, products, grids, ranges, power)
@@ -129,8 +136,11 @@ class Quantize(Pass):
         found = [p.layer for p in products.values() if p.layer is not None]
         return {(y.x, y.x_axis): Moments(y.x_axis) for y in found} if self.method == "mse" else {}
 
-    def _choose(self, graph: Graph) -> tuple[dict[Node, _Product], list[dict[str, Any]]]:
+    def _choose(self, graph: Graph, grids: _Grids) -> tuple[dict[Node, _Product], list[dict[str, Any]]]:
         """The products to quantize, and those that stay float with the reason."""
+        least = self.least_macs
+        if least is None:
+            least = 0 if grids.activations.power_of_two else LEAST_MACS
         found = {layer.node: layer for layer in layers(graph)}
         selected = {layer.node for layer in select(found.values(), self.only, self.skip)}
         products: dict[Node, _Product] = {}
@@ -140,7 +150,7 @@ class Quantize(Pass):
                 continue
             layer = found.get(node)
             macs = node.op.macs(*[v.type for v in node.operands])
-            why = self._why_float(node, layer, macs)
+            why = self._why_float(node, layer, macs, least)
             if layer is not None and node not in selected:
                 why = "not selected"
             if why:
@@ -151,7 +161,7 @@ class Quantize(Pass):
                 products[node] = _Product(places, layer, macs)
         return products, kept
 
-    def _why_float(self, node: Node, layer: Layer | None, macs: int) -> str:
+    def _why_float(self, node: Node, layer: Layer | None, macs: int, least: int) -> str:
         if node.type.dtype is not DType.f32:
             return f"computes in {node.type.dtype}"
         if isinstance(node.op, Attention) or (layer is None and not self.attention):
@@ -160,8 +170,8 @@ class Quantize(Pass):
             return "its weight is not constant" if isinstance(node.op, Conv) else "a batch of weights"
         if all(isinstance(v.op, Dequantize) for v in node.operands[:2]):
             return "quantized already"
-        if macs < self.least_macs:
-            return f"fewer than {self.least_macs} multiply-accumulates"
+        if macs < least:
+            return f"fewer than {least} multiply-accumulates"
         if macs // node.type.size * 255 * 255 >= 2**31:
             return "its sums may overflow i32"
         return ""
@@ -244,6 +254,10 @@ class _Insertion:
             new[product.layer.place] = self._weight(b, product.layer)
         if tuple(new) == operands:
             return None
+        if self.grids.activations.power_of_two and averages(node) and (node, 0) in self.islands.reads:
+            mean = as_product(b, node, new[0], self.grids.weights)
+            if mean is not None:
+                return [mean]
         return b.append(dataclasses.replace(node, operands=tuple(new)))
 
     def _activation(self, b: Builder, place: Place, value: Value) -> Value:

@@ -316,7 +316,7 @@ class IntegerGraphs(Graphs):
         x, dtype = self.some((I32,)), self.one(NARROW)
         axis, shape = self.axis_and_shape(x)
         if self.chance():
-            amounts = [self.integer(1, 31) for _ in range(math.prod(shape))]
+            amounts = [self.integer(0, 31) for _ in range(math.prod(shape))]
             shift = self.b.constant(torch.tensor(amounts, dtype=torch.int32).reshape(shape))
             self.add(RequantizeShift(dtype, axis), x, shift)
             return

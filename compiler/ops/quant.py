@@ -15,7 +15,19 @@ from torch import Tensor
 
 from hardy.compiler.ir import Builder, Op, Value
 from hardy.compiler.ops.activation import Clamp
-from hardy.compiler.ops.elementwise import Add, Cast, Div, Mul, Round, ShiftLeft, ShiftRight, Sub, wide
+from hardy.compiler.ops.elementwise import (
+    Add,
+    Cast,
+    Div,
+    Max,
+    Min,
+    Mul,
+    Round,
+    ShiftLeft,
+    ShiftRight,
+    Sub,
+    wide,
+)
 from hardy.compiler.ops.linear import Conv, Matmul
 from hardy.compiler.ops.rules import along, require, require_axis, require_dtype, require_float
 from hardy.compiler.ops.shape import BroadcastTo, Reshape, Slice
@@ -190,7 +202,8 @@ class Requantize(Op):
 class RequantizeShift(Op):
     """An i32 accumulator to narrow integers by a shift: saturate((x + 2^(shift - 1)) >> shift).
 
-    `shift` is an i32 scalar, or a vector along `axis`, of 1..31; the sum wraps in i32.
+    Halves are rounded up. `shift` is an i32 scalar, or a vector along `axis`, of 0..31; the sum wraps
+    in i32. A shift of 0 adds nothing: it saturates alone.
     """
 
     dtype: DType
@@ -205,13 +218,16 @@ class RequantizeShift(Op):
         return x.with_dtype(self.dtype)
 
     def reference(self, x: Tensor, shift: Tensor) -> Tensor:
-        shift = along(shift, self.axis, x.ndim)
+        half = torch.where(shift > 0, 1 << (shift - 1).clamp(min=0), 0).to(torch.int32)
+        half, shift = along(half, self.axis, x.ndim), along(shift, self.axis, x.ndim)
         low, high = self.dtype.range
-        return ((x + (1 << (shift - 1))) >> shift).clamp(low, high).to(self.dtype.torch)
+        return ((x + half) >> shift).clamp(low, high).to(self.dtype.torch)
 
     def decompose(self, b: Builder, x: Value, shift: Value) -> Value:
         one = b.scalar(1, DType.i32)
-        half = b(ShiftLeft(), one, b(Sub(), shift, one))
+        zero = b.scalar(0, DType.i32)
+        # 0 << 0 where nothing is shifted, else 1 << (shift - 1).
+        half = b(ShiftLeft(), b(Min(), shift, one), b(Max(), b(Sub(), shift, one), zero))
         total = b(Add(), x, _spread_graph(b, half, x.type, self.axis, 0))
         shifted = b(ShiftRight(), total, _spread_graph(b, shift, x.type, self.axis, 0))
         return b(Cast(self.dtype), b(Clamp(*self.dtype.range), shifted))

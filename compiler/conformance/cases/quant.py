@@ -70,10 +70,17 @@ def cases() -> Iterator[Case]:
         )
     yield case(
         RequantizeShift(DType.i8, 1),
-        "i32[9,3]",
-        "i32[3]",
-        fill={0: full_range, 1: exactly(1, 8, 31)},
+        "i32[9,4]",
+        "i32[4]",
+        fill={0: full_range, 1: exactly(0, 1, 8, 31)},
         label="channel",
+    )
+    yield case(
+        RequantizeShift(DType.u8),
+        "i32[9,33]",
+        "i32[]",
+        fill={0: between(-300, 300), 1: exactly(0)},
+        label="no_shift",
     )
     zeros = exactly(0, 0, 0, 1.5, 3.0, 0.25)
     for label, by_range in (
