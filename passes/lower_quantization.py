@@ -41,9 +41,9 @@ class LowerQuantization(Pass):
     integers; means become integer sums. Sums and products of two quantized tensors stay float ops, in
     units of the result, without a tensor of floats in memory where a target fuses them.
 
-    In a `scheme` (the target's, which the driver fills in) whose scales are powers of two, sums are
-    requantized by shifts, and sums and products of quantized tensors are integer ops too (`shifts.py`).
-    What cannot be done by shifts stays float, and the report says why.
+    In a `scheme` (the target's, which the driver fills in) whose scales are powers of two, or with
+    `power_of_two`, sums are requantized by shifts, and sums and products of quantized tensors are integer
+    ops too (`shifts.py`). What cannot be done by shifts stays float, and the report says why.
 
     The result is the same to the bit on every target. Against the float graph a quantized value may be
     off by one step where the exact number lies near the middle between two, because
@@ -55,10 +55,14 @@ class LowerQuantization(Pass):
     exact: ClassVar[bool] = False
 
     scheme: QuantizationScheme | None = None
+    power_of_two: bool | None = None
 
     def run(self, graph: Graph) -> Graph:
         book = ledger()
-        rules = _SHIFT_RULES if self.scheme is not None and self.scheme.power_of_two_scales else _RULES
+        power = self.power_of_two
+        if power is None:
+            power = self.scheme is not None and self.scheme.power_of_two_scales
+        rules = _SHIFT_RULES if power else _RULES
         kept: list[dict[str, str]] = []
 
         def lower(b: Builder, node: Node, operands: tuple[Value, ...]) -> Sequence[Value] | None:
