@@ -17,6 +17,7 @@ from hardy.compiler.literal import Literal
 from hardy.compiler.ops.activation import Clamp, Relu
 from hardy.compiler.ops.elementwise import Add, Cast, Max, Min, Mul, ShiftLeft, ShiftRight, Sub
 from hardy.compiler.ops.quant import RequantizeShift
+from hardy.compiler.ops.rules import along
 from hardy.compiler.types import DType
 from hardy.passes import integer_layers
 from hardy.passes.integer_bounds import magnitude
@@ -80,9 +81,13 @@ def _shifted_left(b: Builder, total: Real, left: Tensor, dtype: DType) -> tuple[
         low, high = dtype.range
         least = torch.where(left > 0, low, -(2**31))
         greatest = torch.where(left > 0, high, 2**31 - 1)
-        q = b(Min(), b(Max(), q, _along(b, total, least)), _along(b, total, greatest))
+        q = b(
+            Min(),
+            b(Max(), q, _along(b, least, total.axis, total.q.type.rank)),
+            _along(b, greatest, total.axis, total.q.type.rank),
+        )
         most = max(most if bool((left == 0).any()) else 0, 256 << LONGEST_LEFT)
-    return b(ShiftLeft(), q, _along(b, total, left)), most
+    return b(ShiftLeft(), q, _along(b, left, total.axis, total.q.type.rank)), most
 
 
 def add(b: Builder, node: Node, operands: tuple[Value, ...]) -> Value | None:
@@ -100,8 +105,8 @@ def add(b: Builder, node: Node, operands: tuple[Value, ...]) -> Value | None:
     if reals[0] is None or reals[1] is None:
         return None
     rank = node.type.rank
-    parts = [_widened(r, rank) for r in reals if r is not None]
-    axis = _common_axis(parts)
+    parts = [r for r in reals if r is not None]
+    axis = _common_axis(parts, rank)
     bounds = [magnitude(p.q) for p in parts]
     units = [_unit(p) for p in parts]
     unit = torch.minimum(*units)
@@ -109,19 +114,20 @@ def add(b: Builder, node: Node, operands: tuple[Value, ...]) -> Value | None:
     # What rounding may add to each part is below the slack.
     assert isinstance(needed, Tensor)
     unit = unit + (needed / (ROOM - 4)).log2().ceil().clamp(min=0).long()
-    terms = [_in_unit(b, p, u - unit) for p, u in zip(parts, units, strict=True)]
+    terms = [_in_unit(b, p.q, u - unit, axis, rank) for p, u in zip(parts, units, strict=True)]
     return dequantized(b, b(op, *terms, name=node.name), torch.exp2(unit.double()), axis=axis)
 
 
-def _in_unit(b: Builder, part: Real, left: Tensor) -> Value:
-    """A part's integers shifted left, or right where that is negative, halves rounded up."""
-    q = part.q
+def _in_unit(b: Builder, q: Value, left: Tensor, axis: int, rank: int) -> Value:
+    """Integers shifted left, or right where that is negative, halves rounded up; the shifts lie along an
+    axis of what the integers broadcast to, of the given rank."""
     if (left > 0).any():
-        q = b(ShiftLeft(), q, _along(b, part, left.clamp(min=0)))
+        q = b(ShiftLeft(), q, _along(b, left.clamp(min=0), axis, rank))
     if (left < 0).any():
         right = (-left).clamp(0, 31)
         half = torch.where(right > 0, 1 << (right - 1).clamp(min=0), 0)
-        q = b(ShiftRight(), b(Add(), q, _along(b, part, half)), _along(b, part, right))
+        rounded = b(Add(), q, _along(b, half, axis, rank))
+        q = b(ShiftRight(), rounded, _along(b, right, axis, rank))
     return q
 
 
@@ -136,11 +142,11 @@ def _add_constant(
     # An activation's unit is too coarse for what is added to it.
     finer = max(0, 14 - magnitude(real.q).bit_length())
     unit = _unit(real) - finer
-    rounded = (constant / _spread(torch.exp2(unit.double()), real)).round()
+    rounded = (constant / along(torch.exp2(unit.double()), real.axis, node.type.rank)).round()
     bound = (magnitude(real.q) << finer) + float(rounded.abs().max())
     if not bound < ROOM:
         raise NoShiftError(f"a constant of {bound:g} units of the sum does not fit i32")
-    q = _in_unit(b, real, torch.tensor(finer))
+    q = _in_unit(b, real.q, torch.tensor(finer), real.axis, node.type.rank)
     term = b.constant(rounded.to(torch.int32))
     total = b(node.op, *((q, term) if place else (term, q)), name=node.name)
     return dequantized(b, total, torch.exp2(unit.double()), axis=real.axis)
@@ -157,9 +163,8 @@ def multiply(b: Builder, node: Node, operands: tuple[Value, ...]) -> Value | Non
     reals = [sum_of(b, v) for v in operands]
     if reals[0] is None or reals[1] is None:
         return None
-    rank = node.type.rank
-    left, right = (_widened(r, rank) for r in reals if r is not None)
-    axis = _common_axis([left, right])
+    left, right = (r for r in reals if r is not None)
+    axis = _common_axis([left, right], node.type.rank)
     most = magnitude(left.q) * magnitude(right.q)
     if most >= ROOM:
         raise NoShiftError(f"products of up to {most} do not fit i32")
@@ -212,7 +217,7 @@ def sum_of(b: Builder, x: Value, depth: int = DEPTH) -> Real | None:
         steps = (limit / unit).round().clamp(-ROOM, ROOM)
         beyond = steps <= -most if isinstance(limiting, Max) else steps >= most
         if not beyond.all():
-            q = b(limiting, q, _along(b, total, steps))
+            q = b(limiting, q, _along(b, steps, total.axis, total.q.type.rank))
     return Real(q, total.scale, total.zero, total.axis)
 
 
@@ -266,29 +271,16 @@ def _unit(real: Real) -> Tensor:
     return found
 
 
-def _widened(real: Real, rank: int) -> Real:
-    """The same seen as a tensor of a higher rank, to which it broadcasts."""
-    return Real(real.q, real.scale, real.zero, real.axis + rank - real.q.type.rank)
-
-
-def _common_axis(parts: Sequence[Real]) -> int:
-    axes = {p.axis for p in parts if p.scale.ndim}
+def _common_axis(parts: Sequence[Real], rank: int) -> int:
+    """The axis, of a result of this rank, along which the units of its parts lie."""
+    axes = {p.axis + rank - p.q.type.rank for p in parts if p.scale.ndim}
     if len(axes) > 1:
         raise NoShiftError(f"units along the axes {sorted(axes)} do not combine")
     return axes.pop() if axes else 0
 
 
-def _spread(vector: Tensor, real: Real) -> Tensor:
-    """A figure of each channel in a shape that broadcasts with the integers."""
-    if not vector.ndim:
-        return vector
-    shape = [1] * real.q.type.rank
-    shape[real.axis] = -1
-    return vector.reshape(shape)
-
-
-def _along(b: Builder, real: Real, vector: Tensor) -> Value:
-    """An i32 constant along the channels of a sum; one number where they are all alike."""
+def _along(b: Builder, vector: Tensor, axis: int, rank: int) -> Value:
+    """An i32 constant along an axis; one number where they are all alike."""
     if vector.ndim and bool((vector == vector[0]).all()):
         vector = vector[0]
-    return b.constant(Literal(_spread(vector, real).to(torch.int32), DType.i32))
+    return b.constant(Literal(along(vector, axis, rank).to(torch.int32), DType.i32))
