@@ -17,8 +17,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+import torch
+
 from hardy.compiler.ir import Constant, Graph, Node, Value
-from hardy.compiler.ops.elementwise import Add, Sub
+from hardy.compiler.ops.elementwise import Add, Div, Mul, Sub
 from hardy.compiler.ops.norm import ReduceMean
 from hardy.compiler.ops.pool import AvgPool, MaxPool
 from hardy.compiler.ops.resize import Resize
@@ -71,6 +73,15 @@ def _carries(node: Node) -> bool:
 
 def _averages(node: Node) -> bool:
     return isinstance(node.op, AvgPool | ReduceMean)
+
+
+def _is_unit(value: Value) -> bool:
+    """Whether a value is no constant, or one power of two."""
+    literal = value.literal
+    if literal is None:
+        return True
+    mantissa, _ = torch.frexp(literal.tensor)
+    return literal.tensor.numel() == 1 and float(mantissa) == 0.5
 
 
 @dataclass
@@ -144,8 +155,11 @@ class _Search:
         if _averages(node):
             return True
         flowing = [v for v in node.operands if not isinstance(v.op, Constant)]
-        if len(flowing) < 2 or isinstance(node.operands[i].op, Constant):
+        if isinstance(node.operands[i].op, Constant):
             return False
+        if len(flowing) == 1:
+            # A sum in i32 has no room for a factor, unless that is part of its unit.
+            return isinstance(node.op, Mul | Div) and not all(map(_is_unit, node.operands))
         if not isinstance(node.op, Add | Sub):
             return True
         # An addition is made in the sum that is computed last.

@@ -27,6 +27,7 @@ from hardy.compiler.errors import UnsupportedError, UsageError
 from hardy.compiler.ir import Builder, Constant, Graph, Node, Value, transform
 from hardy.compiler.literal import Literal
 from hardy.compiler.notes import note
+from hardy.compiler.ops.activation import HardSigmoid, HardSwish
 from hardy.compiler.ops.attention import Attention
 from hardy.compiler.ops.linear import Conv, Matmul
 from hardy.compiler.ops.quant import Dequantize
@@ -94,13 +95,14 @@ class Quantize(Pass):
 
     def run(self, graph: Graph) -> Graph:
         grids = self._grids()
-        prepared = Decompose(_is_whole).run(graph) if self.attention else graph
+        narrow = grids.activations.power_of_two
+        apart = ((Attention,) if self.attention else ()) + ((HardSigmoid, HardSwish) if narrow else ())
+        prepared = Decompose(lambda node: not isinstance(node.op, apart)).run(graph)
         products, kept = self._choose(prepared, grids)
         if not products:
             note("kept_float", kept)
             return graph
         samples = samples_for(self.name, self.calibration, graph.input_types(), self.samples)
-        narrow = grids.activations.power_of_two
         islands = find_islands(prepared, {n: p.activations for n, p in products.items()}, narrow)
         power = self._input_power(products)
         ranges, count = self._calibrate(prepared, samples, islands, grids, power)
@@ -202,10 +204,6 @@ class Quantize(Pass):
             ends = (torch.tensor(end, dtype=torch.float64) for end in (low, high))
             result[scale] = grid.parameters(*ends)
         return result, count
-
-
-def _is_whole(node: Node) -> bool:
-    return not isinstance(node.op, Attention)
 
 
 @dataclass(frozen=True)
