@@ -12,7 +12,7 @@ from hardy.compiler.ir import Builder, Constant, Graph, Input, Node, Op, Value, 
 from hardy.compiler.ledger import ledger
 from hardy.compiler.literal import Literal
 from hardy.compiler.notes import note
-from hardy.compiler.ops.activation import Clamp, Relu
+from hardy.compiler.ops.activation import Clamp, HardSigmoid, HardSwish, Relu
 from hardy.compiler.ops.elementwise import Add, Div, Max, Min, Mul, Sub
 from hardy.compiler.ops.linear import Conv, Matmul
 from hardy.compiler.ops.norm import ReduceMean
@@ -23,6 +23,7 @@ from hardy.compiler.ops.shape import BroadcastTo, Concat, Gather, Pad, Reshape, 
 from hardy.compiler.pipeline import Pass
 from hardy.compiler.types import DType
 from hardy.passes import integer_layers, shifts
+from hardy.passes.decompose import Decompose
 from hardy.passes.eliminate_dead_code import EliminateDeadCode
 from hardy.passes.integers import Grid, Real, dequantized, f32, grid_of, number, real_of, zero_point
 from hardy.targets.target import QuantizationScheme
@@ -82,10 +83,16 @@ class LowerQuantization(Pass):
                 b.append(made)
             return (value,)
 
-        changed = transform(graph, lower)
+        prepared = Decompose(lambda node: not _comes_apart(node)).run(graph) if power else graph
+        changed = transform(prepared, lower)
         if kept:
             note("kept_float", kept)
         return graph if changed is graph else EliminateDeadCode().run(changed)
+
+
+def _comes_apart(node: Node) -> bool:
+    """Whether a composite of an activation is made of sums, products and limits."""
+    return isinstance(node.op, HardSigmoid | HardSwish) and real_of(node.operands[0]) is not None
 
 
 # From dequantize downwards: ops that commute with it.
@@ -283,5 +290,6 @@ _SHIFT_RULES: dict[type[Op], Rule] = {
     Sub: shifts.add,
     Mul: shifts.multiply,
     Div: shifts.divide,
+    AvgPool: shifts.average,
     Quantize: functools.partial(_quantize, regrid=shifts.requantized),
 }

@@ -6,16 +6,18 @@ wraps, or raises `NoShiftError` with the reason why the op must stay float.
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
-from hardy.compiler.ir import Builder, Node, Value
+from hardy.compiler.ir import Builder, Node, Value, make_node
 from hardy.compiler.literal import Literal
 from hardy.compiler.ops.activation import Clamp, Relu
 from hardy.compiler.ops.elementwise import Add, Cast, Max, Min, Mul, ShiftLeft, ShiftRight, Sub
+from hardy.compiler.ops.pool import AvgPool
 from hardy.compiler.ops.quant import RequantizeShift
 from hardy.compiler.ops.rules import along
 from hardy.compiler.types import DType
@@ -198,6 +200,24 @@ def _scaled(b: Builder, node: Node, x: Value, factor: Tensor) -> Value | None:
         q, exponent = _times(b, real.q, wide, 0)
         scaled = Real(q, unit * torch.exp2(exponent.double()), real.zero, real.axis)
     return dequantized(b, scaled.q, scaled.scale, axis=scaled.axis)
+
+
+def average(b: Builder, node: Node, operands: tuple[Value, ...]) -> Value | None:
+    """A mean over windows; where padding does not count, each place has a factor of its own."""
+    op = node.op
+    assert isinstance(op, AvgPool)
+    found = integer_layers.average(b, node, operands)
+    if found is not None:
+        return found
+    counted = dataclasses.replace(op, count_padding=True)
+    mean = integer_layers.average(b, make_node(counted, node.operands, node.name, node.source), operands)
+    real = None if mean is None else real_of(mean)
+    if real is None:
+        return None
+    shape = operands[0].type.shape
+    ones = torch.ones((1, *shape[1:-1], 1) if op.layout == "channels_last" else (1, 1, *shape[2:]))
+    q, exponent = _times(b, real.q, real.scale / counted.reference(ones).double(), 0)
+    return dequantized(b, q, torch.exp2(exponent.double()))
 
 
 def sum_of(b: Builder, x: Value, depth: int = DEPTH) -> Real | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import torch
@@ -63,14 +64,32 @@ class QdqBuilder:
         return self.b.finish(outputs)
 
 
+class PowersOfTwo(QdqBuilder):
+    """The same for a device of shifts: symmetric i8, every scale rounded to a power of two."""
+
+    def qdq(self, x: Value, scale: float, zero: int = 0, dtype: DType = DType.i8) -> Value:
+        return super().qdq(x, 2.0 ** round(math.log2(scale)), 0, DType.i8)
+
+    def weight(self, shape: tuple[int, ...], axis: int | None) -> Value:
+        found = super().weight(shape, axis)
+        q, scale = found.node.operands
+        assert scale.literal is not None
+        return self.b(found.op, q, self.b.constant(scale.literal.tensor.log2().round().exp2()))
+
+
 class Random:
     """Grows one QDQ graph; with `smooth`, some layers are followed by functions that no two machines
     compute to the same bit."""
 
-    def __init__(self, draw: Callable[[st.SearchStrategy[int]], int], smooth: bool) -> None:
+    def __init__(
+        self,
+        draw: Callable[[st.SearchStrategy[int]], int],
+        smooth: bool,
+        builder: Callable[[int], QdqBuilder] = QdqBuilder,
+    ) -> None:
         self._draw = draw
         self.smooth = smooth
-        self.g = QdqBuilder(self.number(0, 2**16))
+        self.g = builder(self.number(0, 2**16))
         self.values: list[Value] = []
 
     def number(self, low: int, high: int) -> int:
@@ -165,3 +184,9 @@ class Random:
 def qdq_graphs(draw: Callable[[st.SearchStrategy[int]], int], steps: int = 6, smooth: bool = True) -> Graph:
     """A random network in QDQ form."""
     return Random(draw, smooth).build(steps)
+
+
+@st.composite
+def shift_graphs(draw: Callable[[st.SearchStrategy[int]], int], steps: int = 6) -> Graph:
+    """The same with scales that are powers of two, and nothing that shifts cannot compute."""
+    return Random(draw, smooth=False, builder=PowersOfTwo).build(steps)

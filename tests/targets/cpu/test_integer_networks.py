@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
@@ -19,18 +21,21 @@ from hardy.compiler.types import DType, TensorType
 from hardy.passes import LowerQuantization, QuantizeDynamic
 from hardy.targets.cpu.isa import Isa
 from hardy.targets.cpu.passes import pipeline
-from tests.quantized import QdqBuilder, qdq_graphs
+from tests.quantized import PowersOfTwo, QdqBuilder, qdq_graphs, shift_graphs
 from tests.targets.cpu.programs import Compiled, compile_graph
 
 few = settings(max_examples=3, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
 many = settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
 
 
-def require_same_bits(graph: Graph, isa: Isa | None = None) -> Compiled:
+def require_same_bits(
+    graph: Graph, isa: Isa | None = None, lowering: LowerQuantization | None = None
+) -> Compiled:
     """Compile the whole network and compare with the reference of the lowered graph."""
-    compiled = compile_graph(Pipeline(pipeline()).run(graph).graph, isa)
+    lowered = (lowering or LowerQuantization()).run(graph)
+    compiled = compile_graph(Pipeline(pipeline()).run(graph if lowering is None else lowered).graph, isa)
     inputs = list(random_inputs(graph.input_types()).values())
-    expected = evaluate(LowerQuantization().run(graph), inputs)
+    expected = evaluate(lowered, inputs)
     for name, e, a in zip(graph.output_names, expected, compiled.runner.run(inputs), strict=True):
         assert torch.equal(e, a), f"{name}: {int((e != a).sum())} of {e.numel()} elements differ"
     return compiled
@@ -49,8 +54,21 @@ def test_many_random_networks_give_the_same_bits(isa: Isa, graph: Graph) -> None
     require_same_bits(graph, isa)
 
 
-def residual_network() -> Graph:
-    g = QdqBuilder()
+@few
+@given(graph=shift_graphs())
+def test_random_networks_of_shifts_give_the_same_bits(isa: Isa, graph: Graph) -> None:
+    require_same_bits(graph, isa, LowerQuantization(power_of_two=True))
+
+
+@pytest.mark.slow
+@many
+@given(graph=shift_graphs(steps=10))
+def test_many_random_networks_of_shifts_give_the_same_bits(isa: Isa, graph: Graph) -> None:
+    require_same_bits(graph, isa, LowerQuantization(power_of_two=True))
+
+
+def residual_network(builder: Callable[[], QdqBuilder] = QdqBuilder) -> Graph:
+    g = builder()
     x = g.qdq(g.input("image", 1, 3, 19, 19), 0.03, 128)
     x = g.qdq(g.b(Relu(), g.conv(x, 24, 3, 2)), 0.05, 0)
     x = g.qdq(g.b(MaxPool((3, 3), (2, 2), ((1, 1), (1, 1)), (1, 1)), x), 0.05, 0)
@@ -75,6 +93,13 @@ def test_a_residual_network_runs_as_integers_without_a_step_between_layers(isa: 
         "reduce_sum_requantize",
         "integer_matmul_add_dequantize",
     ]
+
+
+def test_a_residual_network_of_shifts_runs_without_a_step_between_layers(isa: Isa) -> None:
+    lowering = LowerQuantization(power_of_two=True)
+    compiled = require_same_bits(residual_network(PowersOfTwo), isa, lowering)
+    kinds = [step.rsplit("_", 2)[0] for step in compiled.steps]
+    assert kinds == []
 
 
 def test_attention_products_run_as_integers(isa: Isa) -> None:
