@@ -52,8 +52,9 @@ def quantize(per_channel: bool) -> Quantize:
 
 FORMS: Mapping[str, tuple[Listed, ...]] = {
     "per channel": (*DEFAULT, quantize(True)),
+    "per channel, correct_bias": (*DEFAULT, quantize(True), CorrectBias(samples=16)),
     "per tensor": (*DEFAULT, quantize(False)),
-    "per tensor, equalize, correct_bias": (*DEFAULT, Equalize(), quantize(False), CorrectBias()),
+    "per tensor, equalize, correct_bias": (*DEFAULT, Equalize(), quantize(False), CorrectBias(samples=16)),
     "per tensor, equalize, adaround": (*DEFAULT, Equalize(), quantize(False), AdaRound()),
 }
 

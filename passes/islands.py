@@ -8,7 +8,7 @@ Pools read integers where they give them. What ends in a float op, such as a nor
 
 A device without floats holds one sum in i32 while it computes a tensor, and stores tensors of narrow
 integers. For it (`narrow`) every operand of an elementwise op is quantized, but for the sum that an
-addition is made in.
+addition is made in, and so is a sum that is read twice.
 """
 
 from __future__ import annotations
@@ -136,7 +136,9 @@ class _Search:
             return
         needed = [(n, i) for n, i in users if n in self.products and self._reads_as(n, i, place.right)]
         if self.narrow and not place.right:
-            needed += [(n, i) for n, i in users if n in self.inside and self._takes_integers(n, i)]
+            within = [(n, i) for n, i in users if n in self.inside]
+            shared = len(within) > 1 and value in self.computed
+            needed += [(n, i) for n, i in within if shared or self._takes_integers(n, i)]
         moved = [(n, i) for n, i in users if _carries(n) and Place(n.values[0], place.right) in self.parents]
         averaged = [(n, i) for n, i in users if not place.right and _averages(n) and n in self.inside]
         kept = len(users) - len(needed) - len(moved) - len(averaged)
