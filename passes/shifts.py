@@ -145,7 +145,7 @@ def _add_constant(
     finer = max(0, 14 - magnitude(real.q).bit_length())
     unit = _unit(real) - finer
     rounded = (constant / along(torch.exp2(unit.double()), real.axis, node.type.rank)).round()
-    bound = (magnitude(real.q) << finer) + float(rounded.abs().max())
+    bound = (magnitude(real.q) << finer) + (float(rounded.abs().max()) if rounded.numel() else 0)
     if not bound < ROOM:
         raise NoShiftError(f"a constant of {bound:g} units of the sum does not fit i32")
     q = _in_unit(b, real.q, torch.tensor(finer), real.axis, node.type.rank)
