@@ -1,7 +1,9 @@
 """SmolLM2 with integer weights: perplexity, bytes of weights, and time for a token.
 
 python -m benchmarks.language_model [NAME ...] [--text FILE] [--seconds 20] [--json]
+python -m benchmarks.language_model --block 64 --block 128 --zero-points whole --method gptq
 
+Options of 4-bit weights may be repeated, and take the place of the names: every combination is measured.
 Perplexity is that of the first 512 tokens of a text, by the reference. GPTQ and AWQ learn from other
 licences and from the documentation of Python. The time is that of a run of one token on the CPU, one
 thread, all contenders in turn.
@@ -9,9 +11,10 @@ thread, all contenders in turn.
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from pydoc_data.topics import topics
@@ -33,6 +36,7 @@ from hardy.compiler.pipeline import Pass, Pipeline
 from hardy.compiler.timing import time_in_turn
 from hardy.compiler.types import DType
 from hardy.passes import DEFAULT, QuantizeWeights
+from hardy.passes.quantize_weights import METHODS, ZERO_POINTS
 
 LENGTH = 512
 PASSAGES = 8
@@ -44,25 +48,24 @@ TABLE = "*embed*"
 INT8 = QuantizeWeights(DType.i8)
 
 
-def int4(block: int, zero_points: str, method: str) -> tuple[Pass, ...]:
-    """4 bits for all layers but the last."""
-    four = QuantizeWeights(DType.u4, block, method, zero_points, skip=(TABLE,))  # type: ignore[arg-type]
-    return four, replace(INT8, only=(TABLE,))
+def int4(
+    blocks: Iterable[int], zero_points: Iterable[str], methods: Iterable[str]
+) -> dict[str, tuple[Pass, ...]]:
+    """4 bits for all layers but the last, by name: every combination of the options."""
+    found: dict[str, tuple[Pass, ...]] = {}
+    for block, zeros, method in itertools.product(blocks, zero_points, methods):
+        four = QuantizeWeights(DType.u4, block, method, zeros, skip=(TABLE,))  # type: ignore[arg-type]
+        found[f"int4/{block} {zeros} {method}"] = four, replace(INT8, only=(TABLE,))
+    return found
 
 
 VARIANTS: Mapping[str, tuple[Pass, ...]] = {
     "f32": (),
     "int8": (INT8,),
-    **{
-        f"int4/{block} {zero_points} {method}": int4(block, zero_points, method)
-        for block, zero_points, methods in (
-            (32, "real", ("nearest",)),
-            (64, "real", ("nearest", "gptq", "awq")),
-            (32, "whole", ("nearest", "gptq", "awq", "awq_gptq")),
-            (128, "whole", ("nearest", "gptq")),
-        )
-        for method in methods
-    },
+    **int4((32,), ("real",), ("nearest",)),
+    **int4((64,), ("real",), ("nearest", "gptq", "awq")),
+    **int4((32,), ("whole",), METHODS),
+    **int4((64, 128), ("whole",), METHODS),
 }
 TIMED = ("f32", "int8", "int4/32 real nearest", "int4/64 real nearest", "int4/32 whole nearest")
 
@@ -91,12 +94,12 @@ def weight_bytes(graph: Graph) -> int:
     return sum({c.digest: c.type.nbytes for c in graph.constants()}.values())
 
 
-def times(names: list[str], seconds: float) -> dict[str, float]:
+def times(variants: Mapping[str, tuple[Pass, ...]], seconds: float) -> dict[str, float]:
     """Median seconds of a run of one token, by name."""
     module, inputs = smollm2.load(1)
     calls = {}
-    for name in names:
-        passes = [*DEFAULT, *VARIANTS[name], ...]
+    for name, own in variants.items():
+        passes = [*DEFAULT, *own, ...]
         artifact = hardy.compile(module, inputs, target="cpu", passes=passes, self_test=False)
         calls[name] = peers.compiled(artifact, inputs)
     return {name: t.median for name, t in time_in_turn(calls, seconds=seconds).items()}
@@ -104,6 +107,9 @@ def times(names: list[str], seconds: float) -> dict[str, float]:
 
 def main(
     names: Annotated[list[str] | None, typer.Argument(help=f"Of {', '.join(VARIANTS)}.")] = None,
+    block: Annotated[list[int] | None, typer.Option(help="Weights that share a scale.")] = None,
+    zero_points: Annotated[list[str] | None, typer.Option(help=f"Of {', '.join(ZERO_POINTS)}.")] = None,
+    method: Annotated[list[str] | None, typer.Option(help=f"Of {', '.join(METHODS)}.")] = None,
     text: Annotated[Path, typer.Option(help="The text that is predicted.")] = LICENCES / "GPL-3",
     seconds: Annotated[float, typer.Option(help="Time spent on timing; 0 for none.")] = 20.0,
     as_json: Annotated[bool, typer.Option("--json", help="Print the figures as JSON.")] = False,
@@ -111,7 +117,7 @@ def main(
     """Measure what integer weights cost and bring."""
     torch.set_num_threads(1)
     console = Console(stderr=as_json)
-    chosen = list(dict.fromkeys(["f32", *(names or VARIANTS)]))
+    chosen = _chosen(names, block, zero_points, method)
     encode = smollm2.encoder()
     ids = encode(text.read_text())[None, :LENGTH]
     samples = calibration(encode)
@@ -120,20 +126,37 @@ def main(
         graph = Pipeline(DEFAULT).run(hardy.trace(module, inputs, self_test=False)).graph
         del module
     rows: dict[str, dict[str, float]] = {}
-    for name in chosen:
+    for name, passes in chosen.items():
         with console.status(name):
-            after = quantized(graph, VARIANTS[name], samples)
+            after = quantized(graph, passes, samples)
             rows[name] = {"perplexity": perplexity(after, ids), "bytes": weight_bytes(after)}
         console.print(f"{name}: perplexity {rows[name]['perplexity']:.3f}")
     del graph, after
     if seconds > 0:
         with console.status("compiling and timing"):
-            for name, median in times([n for n in TIMED if n in chosen], seconds).items():
+            for name, median in times({n: chosen[n] for n in TIMED if n in chosen}, seconds).items():
                 rows[name]["seconds"] = median
     if as_json:
         print(json.dumps(rows, indent=2))
     else:
         console.print(_table(rows))
+
+
+def _chosen(
+    names: list[str] | None,
+    blocks: list[int] | None,
+    zero_points: list[str] | None,
+    methods: list[str] | None,
+) -> dict[str, tuple[Pass, ...]]:
+    """What to measure, f32 first: the names, or every combination of the options that are given."""
+    if blocks or zero_points or methods:
+        if names:
+            raise typer.BadParameter("give names or options of 4-bit weights, not both")
+        return {"f32": ()} | int4(blocks or (32,), zero_points or ("whole",), methods or ("nearest",))
+    unknown = [name for name in names or () if name not in VARIANTS]
+    if unknown:
+        raise typer.BadParameter(f"there is no {unknown[0]!r}; there are {', '.join(VARIANTS)}")
+    return {name: VARIANTS[name] for name in dict.fromkeys(["f32", *(names or VARIANTS)])}
 
 
 def quantized(graph: Graph, passes: tuple[Pass, ...], samples: Samples) -> Graph:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -26,16 +27,18 @@ MOST = 256
 class Cluster(Pass):
     """Share weights: replace those of each layer by the nearest of a few values, found by k-means.
 
-    A weight takes 2^`bits` values, or `clusters` where that is given; where elements are zero already,
-    zero is one of them and those stay zero. `init` starts k-means (`exact` is the optimum). With the
-    `score` "wanda" or "first_order" errors of weights that matter more count more; see
-    `hardy.passes.scores` for these, `label`, `calibration` and `samples`. `others` clusters every other
-    float constant of at least so many elements too. `only` and `skip` choose layers by name or source
-    (Han et al., 2016, arXiv:1510.00149).
+    A weight takes 2^`bits` values, or `clusters` where that is given, or with `sqnr_db` the fewest that
+    keep so many dB of signal to noise, 256 at most. One that takes no more already is left alone. Where
+    elements are zero, zero is one of the values and those stay zero. `init` starts k-means (`exact` is
+    the optimum). With the `score` "wanda" or "first_order" errors of weights that matter more count more,
+    in `sqnr_db` too; see `hardy.passes.scores` for these, `label`, `calibration` and `samples`. `others`
+    clusters every other float constant of at least so many elements too. `only` and `skip` choose layers
+    by name or source (Han et al., 2016, arXiv:1510.00149).
     """
 
     bits: int = 4
     clusters: int = 0
+    sqnr_db: float | None = None
     init: kmeans.Init = "exact"
     only: tuple[str, ...] = ()
     skip: tuple[str, ...] = ()
@@ -53,6 +56,10 @@ class Cluster(Pass):
             raise UsageError(f"cluster: {self.bits} bits are not between 1 and 8")
         if self.clusters and not 2 <= self.clusters <= MOST:
             raise UsageError(f"cluster: {self.clusters} clusters are not between 2 and {MOST}")
+        if self.clusters and self.sqnr_db is not None:
+            raise UsageError("cluster: `clusters` says how many values, and so does `sqnr_db`: give one")
+        if self.sqnr_db is not None and not 0 < self.sqnr_db < math.inf:
+            raise UsageError(f"cluster: {self.sqnr_db} dB are no positive number")
         if self.init not in get_args(kmeans.Init):
             raise UsageError(
                 f"cluster: there is no init {self.init!r}", hint="one of " + ", ".join(get_args(kmeans.Init))
@@ -119,18 +126,47 @@ class Cluster(Pass):
         wide = data.double()
         if not bool(wide.isfinite().all()):
             raise GraphError(f"weight {name} holds NaN or infinity", where=name)
-        count = self.clusters or 2**self.bits
+        count = MOST if self.sqnr_db is not None else self.clusters or 2**self.bits
         if _values(data) <= count:
             return data
         kept = wide != 0
         inside = wide[kept].numpy()
         counts = None if importance is None else importance[kept].numpy()
-        room = count - int(inside.size < data.numel())
-        codebook = kmeans.codebook(inside, room, counts, self.init, self.seed)
+        new = self._nearest(inside, counts, count - int(inside.size < data.numel()))
         # Pruning may have left zeros of either sign: one is enough.
         shared = torch.zeros_like(wide)
-        shared[kept] = torch.from_numpy(codebook[kmeans.assign(inside, codebook)])
+        shared[kept] = torch.from_numpy(new)
         return shared.to(data.dtype)
+
+    def _nearest(self, inside: kmeans.Floats, counts: kmeans.Floats | None, most: int) -> kmeans.Floats:
+        """Numbers replaced by the nearest of `most` values, or of the fewest that keep `sqnr_db`."""
+
+        def of(k: int) -> kmeans.Floats:
+            codebook = kmeans.codebook(inside, k, counts, self.init, self.seed)
+            return codebook[kmeans.assign(inside, codebook)]
+
+        if self.sqnr_db is None:
+            return of(most)
+        weight = np.ones_like(inside) if counts is None else counts
+        allowed = float(weight @ inside**2) / 10 ** (self.sqnr_db / 10)
+
+        def keeps(new: kmeans.Floats) -> bool:
+            return float(weight @ (inside - new) ** 2) <= allowed
+
+        # Small codebooks are found fastest: double, then halve the interval.
+        low, high = 0, 1
+        best = of(high)
+        while not keeps(best) and high < most:
+            low, high = high, min(2 * high, most)
+            best = of(high)
+        while high - low > 1:
+            k = (low + high) // 2
+            tried = of(k)
+            if keeps(tried):
+                high, best = k, tried
+            else:
+                low = k
+        return best
 
 
 def _data(value: Value) -> torch.Tensor:

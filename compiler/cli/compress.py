@@ -108,7 +108,7 @@ def _print(search: Search, out: Path, stopped: str) -> None:
     from hardy.compiler.cli.output import console, table
     from hardy.compiler.search.report import BEST, PLOT, TRIALS
 
-    right = ("spared", "metric", "drop", "95 % interval", "time", "bytes", "MACs")
+    right = ("spared", "metric", "drop", "95 % interval", "time", "bytes", "weights", "MACs")
     rows = table("candidate", *right, "", right=right, title="Relative to the original")
     for trial in (search.original, *search.trials):
         rows.add_row(trial.name, *_cells(trial), "chosen" if trial is search.chosen else "")
@@ -127,12 +127,12 @@ def _print(search: Search, out: Path, stopped: str) -> None:
 
 def _cells(trial: Any) -> list[str]:
     if trial.drop is None:
-        return [str(len(trial.spared) or ""), *["-"] * 6]
+        return [str(len(trial.spared) or ""), *["-"] * 7]
     d = trial.drop
     return [
         str(len(trial.spared) or ""),
         f"{trial.metric:.4f}",
         f"{d.mean:+.4f}",
         f"{d.low:+.4f} .. {d.high:+.4f}",
-        *[f"{v:.2f}" for v in (trial.latency, trial.size, trial.macs)],
+        *[f"{v:.2f}" for v in (trial.latency, trial.size, trial.weights, trial.macs)],
     ]

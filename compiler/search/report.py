@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from hardy.compiler.errors import UsageError
-from hardy.compiler.search.search import Objective, Search, Trial
+from hardy.compiler.search.recipes import Objective
+from hardy.compiler.search.search import Search, Trial
 
 BEST, TRIALS, PLOT = "best", "trials.json", "trials.svg"
 _LABELS: dict[Objective, str] = {

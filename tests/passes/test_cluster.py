@@ -19,6 +19,7 @@ from hardy.compiler.notes import taking_notes
 from hardy.compiler.ops.elementwise import Add
 from hardy.compiler.ops.linear import Conv, Matmul
 from hardy.compiler.pass_list import resolve_passes
+from hardy.compiler.pipeline import sqnr
 from hardy.compiler.types import DType, TensorType
 from hardy.compiler.verify import verify
 from hardy.passes import Cluster
@@ -124,6 +125,22 @@ def test_a_weight_of_few_values_is_left_alone_as_is_a_clustered_one() -> None:
     for weight in (normal(30, 30), normal(30, 30).relu()):
         once = Cluster(clusters=5).run(layered(weight))
         assert Cluster(clusters=5).run(once) is once
+
+
+@pytest.mark.parametrize("weight", [normal(60, 50), normal(60, 50).relu(), normal(60, 50) ** 3])
+def test_a_layer_takes_the_fewest_values_that_keep_the_asked_signal_to_noise(weight: torch.Tensor) -> None:
+    after = Cluster(sqnr_db=18.0).run(layered(weight))
+    new = weight_of(after)
+    count = len(new.unique())
+    fewer = weight_of(Cluster(clusters=count - 1).run(layered(weight)))
+    assert sqnr(weight, new) >= 18.0 > sqnr(weight, fewer)
+    assert Cluster(sqnr_db=18.0).run(after) is after
+    finer = weight_of(Cluster(sqnr_db=25.0).run(layered(weight)))
+    assert len(finer.unique()) > count
+
+
+def test_no_signal_to_noise_takes_more_than_256_values() -> None:
+    assert len(weight_of(Cluster(sqnr_db=90.0).run(layered(normal(30, 30)))).unique()) == 256
 
 
 def test_layers_are_chosen_by_name_and_source() -> None:
@@ -250,6 +267,8 @@ def test_options_come_from_text() -> None:
         ({"bits": 9}, "9 bits are not between 1 and 8"),
         ({"clusters": 1}, "1 clusters are not between 2 and 256"),
         ({"clusters": 257}, "257 clusters are not between 2 and 256"),
+        ({"clusters": 8, "sqnr_db": 20.0}, "give one"),
+        ({"sqnr_db": -1.0}, "-1.0 dB are no positive number"),
         ({"init": "best"}, "there is no init 'best'"),
     ],
 )

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,8 +17,10 @@ from hardy.compiler.errors import HardyError, UsageError
 from hardy.compiler.interpret import run
 from hardy.compiler.ir import Graph
 from hardy.compiler.models import trace
-from hardy.compiler.search import Goal, Recipe, Search, find_metric
+from hardy.compiler.search import RECIPES, Goal, Recipe, Search, find_metric
 from hardy.compiler.search.interval import paired_drop
+from hardy.compiler.search.recipes import OBJECTIVES, QUANTIZED
+from hardy.compiler.timing import Timing
 from hardy.compiler.types import DType
 from hardy.passes import DEFAULT, PruneChannels, Quantize
 from hardy.passes.layers import layers
@@ -35,6 +39,13 @@ def network() -> Graph:
         for i in (0, 2):
             module[i].weight[8:] = 0
             module[i].bias[8:] = 0
+    return trace(module, (torch.zeros(1, 1, 8, 8),))
+
+
+def dense_network() -> Graph:
+    """A classifier of random weights, most of them in one matrix."""
+    torch.manual_seed(0)
+    module = nn.Sequential(nn.Flatten(), nn.Linear(64, 256), nn.ReLU(), nn.Linear(256, 5)).eval()
     return trace(module, (torch.zeros(1, 1, 8, 8),))
 
 
@@ -102,7 +113,7 @@ def test_layers_that_hurt_most_are_spared_until_the_budget_holds() -> None:
         quantize = Quantize(weights=DType.i4, method="min_max", skip=tuple(skip), least_macs=0)
         return (*DEFAULT, quantize, ...)
 
-    found = search(network(), (Recipe("mixed", build, mixed=True),), Goal("size", 1e-3), "cosine")
+    found = search(network(), (Recipe("mixed", build, QUANTIZED),), Goal("size", 1e-3), "cosine")
     trials = list(found.run())
     assert not trials[0].spared
     assert not trials[0].within
@@ -165,3 +176,58 @@ def test_the_interval_holds_the_drop_and_narrows_with_samples() -> None:
 def test_no_mistake_seen_is_not_none_possible() -> None:
     right = torch.ones(100).double()
     assert paired_drop(right, right).high == pytest.approx(0.03)
+
+
+def test_size_is_that_of_coded_weights_and_the_smallest_form_within_the_budget_is_chosen(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """The cosine stays high with few values a layer, and not with nine of ten weights gone."""
+    even = Timing(1e-3, 1e-3, 1e-3, 5)
+    monkeypatch.setattr(
+        "hardy.compiler.search.search.time_in_turn", lambda calls, seconds: dict.fromkeys(calls, even)
+    )
+    names = (
+        "coded",
+        "int4 weights in 64s",
+        "shared at 26 dB",
+        "shared at 20 dB",
+        "zeros 90 %, shared at 20 dB",
+    )
+    recipes = [replace(r, spares=None) for r in RECIPES if r.name in names]
+    found = search(dense_network(), recipes, Goal("size", 0.02), "cosine")
+    trials = {t.name: t for t in found.run()}
+    assert [t.error for t in trials.values()] == [""] * len(names)
+    weights = {name: t.weights for name, t in trials.items()}
+    assert trials["coded"].metric == 1.0
+    assert 0.7 < weights["coded"] < 1
+    assert weights["int4 weights in 64s"] < 0.2
+    assert weights["shared at 20 dB"] < weights["shared at 26 dB"] < 0.25
+    assert weights["zeros 90 %, shared at 20 dB"] < 0.5 * weights["shared at 20 dB"]
+    assert not trials["zeros 90 %, shared at 20 dB"].within
+    within = [t for t in trials.values() if t.within]
+    assert found.chosen is min(within, key=lambda t: t.size)
+    assert found.best is not None
+    found.best.save(tmp_path / "best")
+    saved = sum(f.stat().st_size for f in (tmp_path / "best").rglob("*") if f.is_file())
+    assert found.chosen.size == saved / found.bytes
+    assert "shared" in found.chosen.name or "int4" in found.chosen.name
+
+
+def test_recipes_that_cannot_serve_the_objective_are_not_tried() -> None:
+    found = search(network(), (replace(narrow(0.5), serves=("size",)), narrow(0.4)), Goal("macs", 0.1))
+    assert [t.name for t in found.run()] == ["narrow 0.4"]
+    for objective in OBJECTIVES:
+        assert any(objective in r.serves for r in RECIPES)
+
+
+def test_what_is_slower_each_time_it_is_timed_is_not_chosen(monkeypatch: pytest.MonkeyPatch) -> None:
+    ratios = iter([1.5, 1.1, 1.0, 1.5, 1.4, 1.3])
+
+    def timed(calls: Any, seconds: float) -> dict[str, Timing]:
+        return {name: Timing(1.0 if name == "original" else next(ratios), 0, 0, 5) for name in calls}
+
+    monkeypatch.setattr("hardy.compiler.search.search.time_in_turn", timed)
+    found = search(network(), (narrow(0.6), narrow(0.4)), Goal("macs", 0.1))
+    disturbed, slow = found.run()
+    assert (disturbed.latency, slow.latency) == (1.0, 1.3)
+    assert found.chosen is disturbed
