@@ -353,7 +353,12 @@ def _report(
     return {
         "import": None
         if check is None
-        else {"against": check.against, "outputs": list(check.outputs), "skipped": check.skipped},
+        else {
+            "against": check.against,
+            "outputs": list(check.outputs),
+            "skipped": check.skipped,
+            "signs": check.signs,
+        },
         "passes": [
             {
                 **describe_pass(pass_),

@@ -51,6 +51,19 @@ def tolerance(dtype: DType) -> Tolerance:
     return TOLERANCES.get(dtype, EXACT)
 
 
+def allowed_error(expected: torch.Tensor, *, scaled: bool = False) -> torch.Tensor:
+    """What each element may differ by, f64, by the tolerance of its type; for `scaled` see `compare`."""
+    dtype = DType.of(expected.dtype)
+    limit = tolerance(dtype)
+    a = expected.double()
+    size = a.abs()
+    if scaled and dtype.is_float:
+        finite = a[a.isfinite()]
+        size = size.clamp(min=float(finite.square().mean().sqrt()) if finite.numel() else 0.0)
+        size = size * math.sqrt(1000)
+    return limit.absolute + limit.relative * size
+
+
 def compare(expected: torch.Tensor, actual: torch.Tensor, *, scaled: bool = False) -> Difference:
     """Compare under the tolerance of `expected`'s type; NaN equals NaN, infinities must match.
 
@@ -58,21 +71,14 @@ def compare(expected: torch.Tensor, actual: torch.Tensor, *, scaled: bool = Fals
     root mean square instead of to each element: rounding errors of a sum grow with its terms, not
     with a result that cancels to near zero; the relative part is that of a sum of 1,000 terms.
     """
-    dtype = DType.of(expected.dtype)
     if expected.shape != actual.shape or expected.dtype != actual.dtype:
         raise MismatchError(f"expected {describe_tensor(expected)}, got {describe_tensor(actual)}")
     if expected.numel() == 0:
         return Difference(True, 0.0, 0.0, (), 0.0, 0.0)
-    limit = tolerance(dtype)
     a, b = expected.double(), actual.double()
     same = (a == b) | (a.isnan() & b.isnan())
     error = torch.where(same, 0.0, (a - b).abs()).nan_to_num(nan=math.inf, posinf=math.inf)
-    size = a.abs()
-    if scaled and dtype.is_float:
-        finite = a[a.isfinite()]
-        size = size.clamp(min=float(finite.square().mean().sqrt()) if finite.numel() else 0.0)
-        size = size * math.sqrt(1000)
-    allowed = limit.absolute + limit.relative * size
+    allowed = allowed_error(expected, scaled=scaled)
     ratio = torch.where(same, 0.0, error / allowed.clamp(min=1e-300)).nan_to_num(nan=math.inf)
     worst = int(ratio.argmax())
     index = tuple(int(i) for i in torch.unravel_index(torch.tensor(worst), expected.shape))

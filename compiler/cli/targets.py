@@ -16,18 +16,22 @@ def targets(json: Json = False, debug: Debug = False) -> None:
     if json:
         print_json({"targets": rows})
         return
-    shown = table("target", "device", "what it is", "missing here")
+    shown = table("target", "device", "what it is")
+    shown.columns[0].no_wrap = True
+    for row in rows:
+        shown.add_row(row["name"], row["device"], row["summary"])
+    screen = console()
+    screen.print(shown)
     for row in rows:
         missing = row.get("error") or "; ".join(row["missing"])
-        shown.add_row(row["name"], row["device"], row["summary"], missing)
-    console().print(shown)
+        screen.print(f"{row['name']}: {'missing here: ' + missing if missing else 'runs here'}")
 
 
 def _describe(entry: Any) -> dict[str, Any]:
     from hardy.compiler.errors import TargetError
     from hardy.targets.target import load_target
 
-    row: dict[str, Any] = {"name": entry.name, "device": "", "summary": "", "missing": []}
+    row: dict[str, Any] = {"name": entry.name, "device": "", "features": [], "summary": "", "missing": []}
     try:
         kind = load_target(entry)
         row["summary"] = kind.summary
@@ -35,8 +39,8 @@ def _describe(entry: Any) -> dict[str, Any]:
     except TargetError as error:
         return row | {"error": error.message}
     device = target.describe()
-    features = " ".join(device.features)
     return row | {
-        "device": f"{device.name} ({features})" if features else device.name,
+        "device": device.name,
+        "features": list(device.features),
         "missing": target.check(),
     }

@@ -12,7 +12,15 @@ import torch
 from torch import Tensor
 
 from hardy.compiler.ir import Op
-from hardy.compiler.ops.rules import broadcast, require, require_dtype, require_float, require_integer, sized
+from hardy.compiler.ops.rules import (
+    broadcast,
+    require,
+    require_dtype,
+    require_float,
+    require_integer,
+    require_number,
+    sized,
+)
 from hardy.compiler.types import DType, TensorType, broadcast_shapes
 
 
@@ -39,7 +47,16 @@ class FloatUnary(Unary):
 
 
 @dataclass(frozen=True)
-class Neg(Unary):
+class SignedUnary(Unary):
+    """A function of numbers with a sign, which bools do not have."""
+
+    def infer(self, x: TensorType) -> TensorType:
+        require_number(self.name, x)
+        return x
+
+
+@dataclass(frozen=True)
+class Neg(SignedUnary):
     """-x; integers wrap."""
 
     def reference(self, x: Tensor) -> Tensor:
@@ -47,7 +64,7 @@ class Neg(Unary):
 
 
 @dataclass(frozen=True)
-class Abs(Unary):
+class Abs(SignedUnary):
     """|x|; the least integer maps to itself."""
 
     def reference(self, x: Tensor) -> Tensor:
@@ -55,7 +72,7 @@ class Abs(Unary):
 
 
 @dataclass(frozen=True)
-class Sign(Unary):
+class Sign(SignedUnary):
     """-1, 0 or 1; NaN stays NaN."""
 
     def reference(self, x: Tensor) -> Tensor:
@@ -136,7 +153,11 @@ class Add(Binary):
 
 @dataclass(frozen=True)
 class Sub(Binary):
-    """x - y; integers wrap."""
+    """x - y; integers wrap. Bools have no difference: use `xor`."""
+
+    def infer(self, x: TensorType, y: TensorType) -> TensorType:
+        require_number(self.name, x, y)
+        return broadcast(x, y)
 
     def reference(self, x: Tensor, y: Tensor) -> Tensor:
         return x - y

@@ -12,6 +12,7 @@ import onnx
 import pytest
 import torch
 
+from hardy.targets.cpu.target import CpuTarget
 from tests.cli.conftest import Hardy
 
 MODULE = """
@@ -253,7 +254,16 @@ def test_targets_lists_what_is_installed(hardy: Hardy) -> None:
     rows = {row["name"]: row for row in hardy("targets", "--json").json["targets"]}
     assert rows["reference"]["missing"] == []
     assert "error" not in rows["cpu"]
-    assert "reference" in hardy("targets").out
+    shown = hardy("targets").out
+    assert "reference: runs here" in shown
+    # What a device has is for programs: a line of flags would fill the table.
+    assert isinstance(rows["cpu"]["features"], list)
+    assert all(feature not in shown.split() for feature in rows["cpu"]["features"])
+
+
+def test_targets_say_what_is_missing(hardy: Hardy, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(CpuTarget, "check", lambda self: ["a compiler", "a core"])
+    assert "cpu: missing here: a compiler; a core" in hardy("targets").out
 
 
 def test_passes_lists_options_and_what_they_do(hardy: Hardy) -> None:

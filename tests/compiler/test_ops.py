@@ -18,7 +18,7 @@ from hardy.compiler.ir import Builder, Graph, Node, Op, Value, decompose, transf
 from hardy.compiler.ops import OPS
 from hardy.compiler.ops.activation import Clamp, Gelu, Relu
 from hardy.compiler.ops.attention import Attention
-from hardy.compiler.ops.elementwise import Add, Mul, Neg, Not, Sub, Where
+from hardy.compiler.ops.elementwise import Abs, Add, Mul, Neg, Not, Sign, Sub, Where
 from hardy.compiler.ops.linear import Conv, Matmul
 from hardy.compiler.ops.pool import AvgPool, MaxPool
 from hardy.compiler.ops.quant import IntegerConv, IntegerMatmul, Quantize, Requantize
@@ -198,6 +198,10 @@ REFUSED: list[tuple[Op, list[str], str]] = [
     (Pad((-1,), (0,)), ["f32[3]"], "must not be negative"),
     (Clamp(0.5, 2), ["i32[3]"], "must be whole numbers or infinite"),
     (Clamp(300, 400), ["u8[3]"], "the range 300..400 holds no u8"),
+    (Neg(), ["bool[3]"], "neg must be a tensor of numbers, got bool[3]"),
+    (Abs(), ["bool[3]"], "abs must be a tensor of numbers, got bool[3]"),
+    (Sign(), ["bool[3]"], "sign must be a tensor of numbers, got bool[3]"),
+    (Sub(), ["bool[3]", "bool[3]"], "sub must be a tensor of numbers, got bool[3]"),
     (Clamp(0, 1), ["bool[3]"], "must be a tensor of numbers"),
     (Relu(), ["bool[3]"], "must be a tensor of numbers"),
     (Gather(2), ["f32[2,3]", "i64[1]"], "axis 2 is outside"),

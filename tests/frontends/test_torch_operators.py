@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -51,6 +52,16 @@ def agrees(module: nn.Module | Callable[..., Any], *xs: Tensor, scaled: bool = F
 
 def ops(graph: Graph) -> list[str]:
     return [n.op.name for n in graph.nodes if n.op.name not in ("input", "constant")]
+
+
+def test_hypot_is_infinite_beside_nan_and_overflows_no_square() -> None:
+    inf, nan = math.inf, math.nan
+    x = torch.tensor([inf, nan, -inf, nan, inf, 3e38, 0.0, -3.0, 1e-30, 1.0])
+    y = torch.tensor([nan, -inf, 1.0, 0.0, inf, 1e38, 0.0, 4.0, 1e-30, nan])
+    graph = agrees(torch.hypot, x, y)
+    (z,) = run(graph, dict(zip(graph.input_names, (x, y), strict=True))).values()
+    assert z[:3].tolist() == [inf, inf, inf]
+    assert bool(z[3].isnan())
 
 
 def test_every_importer_is_for_an_operator_that_torch_has() -> None:

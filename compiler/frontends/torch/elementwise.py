@@ -224,13 +224,14 @@ def _copysign(c: Context, x: Value, y: Operand) -> Value:
 
 @aten("hypot")
 def _hypot(c: Context, x: Value, y: Value) -> Value:
-    """The root of the sum of squares, scaled by the larger so that no square overflows."""
+    """The root of the sum of squares, scaled by the larger so that no square overflows; infinite where
+    either is, even beside NaN (IEEE 754-2019, 9.2.1)."""
     a, b = (c(ew.Abs(), v) for v in c.operands(x, y))
     high, low = c.e.max(a, b), c.e.min(a, b)
-    flat = c(ew.Or(), c.e.equal(high, 0), c.e.equal(high, math.inf))
-    ratio = c.e.div(low, c.e.where(flat, 1.0, high))
+    ratio = c.e.div(low, c.e.where(c.e.equal(high, 0), 1.0, high))
     root = c.e.mul(high, c(ew.Sqrt(), c.e.add(c.e.mul(ratio, ratio), 1)))
-    return c.e.where(flat, high, root)
+    infinite = c(ew.Or(), c.e.equal(a, math.inf), c.e.equal(b, math.inf))
+    return c.e.where(infinite, math.inf, root)
 
 
 @aten("angle")
