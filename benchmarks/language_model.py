@@ -36,7 +36,7 @@ from hardy.compiler.pipeline import Pass, Pipeline
 from hardy.compiler.timing import time_in_turn
 from hardy.compiler.types import DType
 from hardy.passes import DEFAULT, QuantizeWeights
-from hardy.passes.quantize_weights import METHODS, ZERO_POINTS
+from hardy.passes.quantize_weights import CLIPS, METHODS, ZERO_POINTS
 
 LENGTH = 512
 PASSAGES = 8
@@ -49,13 +49,17 @@ INT8 = QuantizeWeights(DType.i8)
 
 
 def int4(
-    blocks: Iterable[int], zero_points: Iterable[str], methods: Iterable[str]
+    blocks: Iterable[int],
+    zero_points: Iterable[str],
+    methods: Iterable[str],
+    clips: Iterable[str] = ("weights",),
 ) -> dict[str, tuple[Pass, ...]]:
     """4 bits for all layers but the last, by name: every combination of the options."""
     found: dict[str, tuple[Pass, ...]] = {}
-    for block, zeros, method in itertools.product(blocks, zero_points, methods):
-        four = QuantizeWeights(DType.u4, block, method, zeros, skip=(TABLE,))  # type: ignore[arg-type]
-        found[f"int4/{block} {zeros} {method}"] = four, replace(INT8, only=(TABLE,))
+    for block, zeros, method, clip in itertools.product(blocks, zero_points, methods, clips):
+        four = QuantizeWeights(DType.u4, block, method, zeros, clip, skip=(TABLE,))  # type: ignore[arg-type]
+        name = f"int4/{block} {zeros} {method}" + (f" by {clip}" if clip != "weights" else "")
+        found[name] = four, replace(INT8, only=(TABLE,))
     return found
 
 
@@ -64,8 +68,8 @@ VARIANTS: Mapping[str, tuple[Pass, ...]] = {
     "int8": (INT8,),
     **int4((32,), ("real",), ("nearest",)),
     **int4((64,), ("real",), ("nearest", "gptq", "awq")),
-    **int4((32,), ("whole",), METHODS),
-    **int4((64, 128), ("whole",), METHODS),
+    **int4((32, 64, 128), ("whole",), METHODS),
+    **int4((32, 64, 128), ("whole",), ("nearest",), ("outputs",)),
 }
 TIMED = ("f32", "int8", "int4/32 real nearest", "int4/64 real nearest", "int4/32 whole nearest")
 
@@ -110,6 +114,7 @@ def main(
     block: Annotated[list[int] | None, typer.Option(help="Weights that share a scale.")] = None,
     zero_points: Annotated[list[str] | None, typer.Option(help=f"Of {', '.join(ZERO_POINTS)}.")] = None,
     method: Annotated[list[str] | None, typer.Option(help=f"Of {', '.join(METHODS)}.")] = None,
+    clip: Annotated[list[str] | None, typer.Option(help=f"Of {', '.join(CLIPS)}.")] = None,
     text: Annotated[Path, typer.Option(help="The text that is predicted.")] = LICENCES / "GPL-3",
     seconds: Annotated[float, typer.Option(help="Time spent on timing; 0 for none.")] = 20.0,
     as_json: Annotated[bool, typer.Option("--json", help="Print the figures as JSON.")] = False,
@@ -117,7 +122,7 @@ def main(
     """Measure what integer weights cost and bring."""
     torch.set_num_threads(1)
     console = Console(stderr=as_json)
-    chosen = _chosen(names, block, zero_points, method)
+    chosen = _chosen(names, block, zero_points, method, clip)
     encode = smollm2.encoder()
     ids = encode(text.read_text())[None, :LENGTH]
     samples = calibration(encode)
@@ -147,12 +152,16 @@ def _chosen(
     blocks: list[int] | None,
     zero_points: list[str] | None,
     methods: list[str] | None,
+    clips: list[str] | None,
 ) -> dict[str, tuple[Pass, ...]]:
     """What to measure, f32 first: the names, or every combination of the options that are given."""
-    if blocks or zero_points or methods:
+    if blocks or zero_points or methods or clips:
         if names:
             raise typer.BadParameter("give names or options of 4-bit weights, not both")
-        return {"f32": ()} | int4(blocks or (32,), zero_points or ("whole",), methods or ("nearest",))
+        four = int4(
+            blocks or (32,), zero_points or ("whole",), methods or ("nearest",), clips or ("weights",)
+        )
+        return {"f32": ()} | four
     unknown = [name for name in names or () if name not in VARIANTS]
     if unknown:
         raise typer.BadParameter(f"there is no {unknown[0]!r}; there are {', '.join(VARIANTS)}")
@@ -168,6 +177,7 @@ def quantized(graph: Graph, passes: tuple[Pass, ...], samples: Samples) -> Graph
 def _table(rows: Mapping[str, Mapping[str, float]]) -> Table:
     base = rows["f32"]
     table = Table("weights", "perplexity", "difference %", "MB", "f32 / bytes", "ms a token", "f32 / time")
+    table.columns[0].no_wrap = True
     for name, row in rows.items():
         change = (row["perplexity"] / base["perplexity"] - 1) * 100
         cells = [name, f"{row['perplexity']:.3f}", f"{change:+.2f}", f"{row['bytes'] / 1e6:.1f}"]

@@ -29,11 +29,13 @@ from hardy.passes.layer_inputs import grouped_rows, moments_of_inputs
 from hardy.passes.layers import Layer, layers, select
 from hardy.passes.rounding.awq import search_scales
 from hardy.passes.rounding.blocks import Blocks, output_errors
+from hardy.passes.rounding.clipping import least_output_error
 from hardy.passes.rounding.gptq import gptq
 
 Method = OneOf["nearest", "gptq", "awq", "awq_gptq"]
 ZERO_POINTS = ("none", "whole", "real")
 METHODS = ("nearest", "gptq", "awq", "awq_gptq")
+CLIPS = ("weights", "outputs")
 
 
 @dataclass(frozen=True)
@@ -43,8 +45,12 @@ class QuantizeWeights(Pass):
     `weights` is i8, u8, i4 or u4. `block` input channels of an output channel share a scale, all of
     them for 0; convolutions have one for each output channel. `zero_points` are "none" (the default of
     signed types), "whole" (of unsigned ones), or "real", which need more memory and keep the most
-    (Badri and Shaji, 2023, half-quadratic quantization); those of convolutions are whole. Scales and
-    zero points have the least squared error.
+    (Badri and Shaji, 2023, half-quadratic quantization); those of convolutions are whole.
+
+    `clip` says by what error ranges of blocks are chosen where weights are rounded to nearest: that of the
+    "weights", weighed by the mean squares of the inputs where a method learns them, or with "outputs" that
+    of each block's share of the output, which is learned from `calibration` too. GPTQ chooses by the former,
+    since it has no use for ranges that suit rounding to nearest.
 
     `method`: "nearest" rounds to nearest and needs no data; "gptq" (Frantar et al., 2022, with
     `damping`, and `by_activity` for its order by activity) lets the weights to come make up for the
@@ -67,6 +73,7 @@ class QuantizeWeights(Pass):
     block: int = 0
     method: Method = "nearest"
     zero_points: OneOf["none", "whole", "real"] | None = None
+    clip: OneOf["weights", "outputs"] = "weights"
     calibration: Any = None
     samples: int | None = None
     damping: float = 0.01
@@ -83,14 +90,14 @@ class QuantizeWeights(Pass):
         if not chosen:
             return graph
         work = _Work(self, graph, grid, chosen)
-        if self.method == "nearest":
+        if self.method == "nearest" and self.clip == "weights":
             for number, layer in enumerate(chosen):
                 tell("round weights", number, len(chosen))
                 work.round([layer], None)
         else:
             if self.calibration is None:
                 raise UsageError(
-                    f"quantize_weights with the method {self.method} has no calibration data",
+                    f"quantize_weights has no calibration data for {self.method}, clipped by {self.clip}",
                     hint="give some: calibration=... in Python, --calibration on the command line",
                 )
             samples = open_samples(self.calibration, graph.input_types())
@@ -101,6 +108,12 @@ class QuantizeWeights(Pass):
     def _grid(self) -> Grid:
         if self.method not in METHODS:
             raise UsageError(f"there is no method {self.method!r}", hint=f"there are {', '.join(METHODS)}")
+        if self.clip not in CLIPS:
+            raise UsageError(f"nothing is clipped by {self.clip!r}", hint=f"there are {', '.join(CLIPS)}")
+        if self.clip == "outputs" and self.method.endswith("gptq"):
+            raise UsageError(
+                f"{self.method} chooses ranges as it goes", hint="leave clip out, or use nearest or awq"
+            )
         if self.block < 0:
             raise UsageError(f"a block has at least one element, got {self.block}", hint="0 is a whole row")
         if self.damping <= 0:
@@ -240,8 +253,11 @@ class _Work:
                     by_activity=self.options.by_activity,
                 )
             else:
-                importance = None if matrix is None else matrix.diagonal(dim1=-2, dim2=-1)[:, None]
-                scale, zero = blocks.parameters(rows, importance)
+                if matrix is not None and self.options.clip == "outputs":
+                    scale, zero = least_output_error(rows, matrix, blocks)
+                else:
+                    importance = None if matrix is None else matrix.diagonal(dim1=-2, dim2=-1)[:, None]
+                    scale, zero = blocks.parameters(rows, importance)
                 integers = blocks.quantize(rows, scale, zero)
             self._keep(layer, blocks, rows, (integers, scale, zero), factor, matrix)
 

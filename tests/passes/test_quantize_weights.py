@@ -8,7 +8,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch import nn
+from torch import Tensor, nn
 
 from hardy.compiler.calibration import Grid, Samples, SecondMoments
 from hardy.compiler.errors import InputError, UnsupportedError, UsageError
@@ -24,6 +24,7 @@ from hardy.passes.layer_inputs import columns_of
 from hardy.passes.layers import layers
 from hardy.passes.rounding.awq import search_scales
 from hardy.passes.rounding.blocks import Blocks, output_errors
+from hardy.passes.rounding.clipping import SHARES, least_output_error
 from hardy.passes.rounding.gptq import gptq
 from hardy.passes.rounding.learned import learn_rounding
 from hardy.passes.stored_layers import stored_layers
@@ -61,6 +62,45 @@ def test_weights_become_integers_with_a_scale_for_each_block() -> None:
     assert "%w.scale: f32[24,2]" in text
     assert "dequantize(%w, %w.scale, axis=1, block=32)" in text
     assert ops(after) == ["dequantize", "matmul"]
+
+
+@pytest.mark.parametrize("zero_points", ["none", "whole", "real"])
+@pytest.mark.parametrize("block", [8, 20, 0])
+def test_ranges_by_outputs_change_the_outputs_less_than_ranges_by_weights(
+    block: int, zero_points: str
+) -> None:
+    graph, samples = gated(), correlated(1, 7, 48)
+    how = {"weights": DType.u4, "block": block, "zero_points": zero_points, "least": 1}
+    if zero_points == "none":
+        how["weights"] = DType.i4
+    near = quantized(graph, **how)
+    learned = quantized(graph, **how, clip="outputs", calibration=samples)
+    assert output_error(graph, learned, samples) < 0.9 * output_error(graph, near, samples)
+
+
+def test_a_range_has_the_least_error_of_all_that_are_tried() -> None:
+    """Each row of whole blocks and a shorter one against trying every range and zero point."""
+    rows, x = torch.randn(1, 3, 10), torch.randn(1, 50, 10) + 0.5
+    moments = x.mT @ x / 50
+    grid = Grid(DType.u4)
+    scale, zero = least_output_error(rows, moments, Blocks(grid, 4))
+    assert scale.shape == zero.shape == (1, 3, 3)
+    for block, columns in enumerate((slice(0, 4), slice(4, 8), slice(8, 10))):
+        h = moments[:, columns, columns]
+        for row in range(3):
+            w = rows[:, row : row + 1, columns]
+
+            def error(s: Tensor, z: Tensor, w: Tensor = w, h: Tensor = h) -> float:
+                return float(output_errors(grid.rounded(w, s, z) - w, h))
+
+            low, high = w.amin().clamp(max=0), w.amax().clamp(min=0)
+            tried = [grid.parameters(low * share, high * share) for share in (1.0, *SHARES)]
+            least = min(
+                error(s, (z + d).clamp(0, 15))
+                for i, (s, z) in enumerate(tried)
+                for d in ((0,) if i == 0 else (-1, 0, 1))
+            )
+            assert error(scale[0, row, block], zero[0, row, block]) == pytest.approx(least, rel=1e-4)
 
 
 @pytest.mark.parametrize("transposed", [False, True])
@@ -287,6 +327,9 @@ def test_options_that_do_not_fit_are_refused() -> None:
         ({"block": -1}, "at least one"),
         ({"weights": DType.f32}, "cannot quantize to f32"),
         ({"method": "gptq"}, "no calibration data"),
+        ({"clip": "outputs"}, "no calibration data for nearest, clipped by outputs"),
+        ({"clip": "outputs", "method": "awq_gptq"}, "awq_gptq chooses ranges as it goes"),
+        ({"clip": "best"}, "nothing is clipped by 'best'"),
         ({"damping": 0.0}, "damping"),
         ({"zero_points": "some"}, "no zero points are 'some'"),
     ):
