@@ -176,8 +176,11 @@ def quantized(graph: Graph, passes: tuple[Pass, ...], samples: Samples) -> Graph
 
 def _table(rows: Mapping[str, Mapping[str, float]]) -> Table:
     base = rows["f32"]
-    table = Table("weights", "perplexity", "difference %", "MB", "f32 / bytes", "ms a token", "f32 / time")
-    table.columns[0].no_wrap = True
+    timed = any("seconds" in row for row in rows.values())
+    times = ("ms a token", "f32 / time") if timed else ()
+    table = Table("weights", "perplexity", "difference %", "MB", "f32 / bytes", *times)
+    for column in table.columns:
+        column.no_wrap = True
     for name, row in rows.items():
         change = (row["perplexity"] / base["perplexity"] - 1) * 100
         cells = [name, f"{row['perplexity']:.3f}", f"{change:+.2f}", f"{row['bytes'] / 1e6:.1f}"]

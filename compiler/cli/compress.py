@@ -109,11 +109,14 @@ def _print(search: Search, out: Path, stopped: str) -> None:
     from hardy.compiler.search.report import BEST, PLOT, TRIALS
 
     right = ("spared", "metric", "drop", "95 % interval", "time", "bytes", "weights", "MACs")
-    rows = table("candidate", *right, "", right=right, title="Relative to the original")
+    rows = table("candidate", *right, right=right, title="Relative to the original")
     for trial in (search.original, *search.trials):
-        rows.add_row(trial.name, *_cells(trial), "chosen" if trial is search.chosen else "")
+        rows.add_row(trial.name, *_cells(trial))
     screen = console()
     screen.print(rows)
+    if search.chosen is not None:
+        spared = f", {len(search.chosen.spared)} spared" if search.chosen.spared else ""
+        screen.print(f"chosen: {search.chosen.name}{spared}")
     if stopped:
         screen.print(f"stopped {stopped}: the best so far")
     refusal = search.refusal()
