@@ -49,8 +49,8 @@ def closest_outputs(
     """The graph's outputs with undecided signs taken as `expected` suggests, and how many were changed.
 
     One sign after the other, the closest to zero first, is changed where that brings the outputs nearer,
-    until they agree or nothing helps. No sign of a number beyond rounding error is ever changed, so that
-    outputs which agree in the end are a possible result of the graph.
+    until they agree or nothing helps. No sign of a number beyond rounding error is changed, so that outputs
+    which agree in the end are a possible result of the graph.
     """
     operands = check_inputs(graph.input_types(), inputs)
     taken: dict[Node, dict[int, float]] = {}
@@ -95,7 +95,9 @@ def _run(graph: Graph, operands: Sequence[torch.Tensor], taken: Taken) -> tuple[
             Undecided(node, place, float(sign[place]), float(distance[place])) for place in order.tolist()
         )
         for place, value in taken.get(node, {}).items():
-            sign[place] = value
+            # A sign taken further up may have moved this number away from zero.
+            if float(distance[place]) <= 1:
+                sign[place] = value
         return (sign.reshape(results[0].shape),)
 
     with torch.no_grad():
