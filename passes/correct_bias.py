@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from torch import Tensor
@@ -11,14 +11,13 @@ from torch import Tensor
 from hardy.compiler.calibration import Moments, Samples, observe, open_samples
 from hardy.compiler.errors import UsageError
 from hardy.compiler.interpret import run_node
-from hardy.compiler.ir import Builder, Graph, Node, Value, make_node, transform
+from hardy.compiler.ir import Graph, Node
 from hardy.compiler.notes import note
-from hardy.compiler.ops.elementwise import Add
-from hardy.compiler.ops.linear import Conv
 from hardy.compiler.ops.rules import along
 from hardy.compiler.pipeline import Pass
 from hardy.compiler.progress import tell
-from hardy.passes.channel_scales import Factors, output_axis
+from hardy.passes.biases import move_outputs
+from hardy.passes.channel_scales import output_axis
 from hardy.passes.counterparts import counterparts
 from hardy.passes.layer_inputs import graph_up_to
 from hardy.passes.layers import Layer
@@ -62,7 +61,7 @@ class CorrectBias(Pass):
             moved[layer] = -error
             report.append({"layer": layer.name, "largest_error": float(error.abs().amax())})
         note("corrected", report)
-        return _move(graph, moved)
+        return move_outputs(graph, moved)
 
 
 def _means(
@@ -80,54 +79,3 @@ def _means(
     watched = {layer.node.values[0]: [moments] for layer, moments in seen.items()}
     observe(graph_up_to(graph, list(watched)), samples, watched, compute=compute)
     return {layer: moments.mean for layer, moments in seen.items()}
-
-
-def _move(graph: Graph, moved: Mapping[Layer, Tensor]) -> Graph:
-    """The graph with constants added to the output channels of layers, in their biases where they are."""
-    factors = Factors(graph)
-    biases: dict[Node, list[tuple[int, Layer]]] = {}
-    behind: dict[Node, Layer] = {}
-    for layer in moved:
-        found = _bias(layer, graph, factors)
-        if found is None:
-            behind[layer.node] = layer
-        else:
-            biases.setdefault(found[0], []).append((found[1], layer))
-
-    def rewrite(b: Builder, node: Node, operands: tuple[Value, ...]) -> Sequence[Value] | None:
-        new = list(operands)
-        for place, layer in biases.get(node, ()):
-            old = node.operands[place]
-            assert old.literal is not None
-            shape = [1] * old.type.rank
-            shape[output_axis(layer) - (node.type.rank - old.type.rank) if len(shape) > 1 else 0] = -1
-            total = old.literal.tensor.double() + moved[layer].reshape(shape)
-            new[place] = b.constant(
-                total.to(old.type.dtype.torch), name=old.node.name, source=old.node.source
-            )
-        if node in behind:
-            layer = behind[node]
-            by = moved[layer].to(node.type.dtype.torch)
-            if isinstance(node.op, Conv) and len(new) == 2:
-                return b.append(make_node(node.op, [*new, b.constant(by)], node.name, node.source))
-            shape = [1] * (node.type.rank - output_axis(layer))
-            shape[0] = -1
-            (result,) = b.append(replace(node, operands=tuple(new)))
-            return [b(Add(), result, b.constant(by.reshape(shape)))]
-        return None if tuple(new) == operands else b.append(replace(node, operands=tuple(new)))
-
-    return transform(graph, rewrite)
-
-
-def _bias(layer: Layer, graph: Graph, factors: Factors) -> tuple[Node, int] | None:
-    """The constant that is added to each output channel, as an operand of a node."""
-    node, result = layer.node, layer.node.values[0]
-    if isinstance(node.op, Conv):
-        return (node, 2) if len(node.operands) == 3 and node.operands[2].literal is not None else None
-    users = factors.users.get(result, ())
-    if len(users) != 1 or result in graph.outputs or not isinstance(users[0].op, Add):
-        return None
-    user = users[0]
-    place = 1 if user.operands[0] == result else 0
-    edits = factors.constant(user, place, output_axis(layer))
-    return (user, place) if edits is not None and user.type.shape == node.type.shape else None

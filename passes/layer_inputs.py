@@ -24,7 +24,7 @@ def columns_of(layer: Layer) -> Callable[[Tensor], Tensor]:
     """
     op = layer.node.op
     if not isinstance(op, Conv):
-        axis = layer.x.type.rank - 1 if layer.place == 1 else layer.x.type.rank - 2
+        axis = layer.x_axis
         return lambda x: x.movedim(axis, -1).reshape(1, -1, x.shape[axis])
     kernel = layer.weight.type.shape[2:]
     return lambda x: _patches(channels_first(x, op.layout), op, kernel)
@@ -47,7 +47,7 @@ def _patches(x: Tensor, op: Conv, kernel: tuple[int, ...]) -> Tensor:
 def input_key(layer: Layer) -> Hashable:
     """Layers of equal keys multiply the same matrix."""
     op: Op | None = layer.node.op if isinstance(layer.node.op, Conv) else None
-    return layer.x, layer.place, op, layer.weight.type.shape[2:] if op else ()
+    return layer.x, layer.x_axis, op, layer.weight.type.shape[2:] if op else ()
 
 
 def graph_up_to(graph: Graph, values: list[Value]) -> Graph:
@@ -85,7 +85,7 @@ def moments_of_inputs(
         observe(cut, samples, watched, lambda n: tell("calibrate", n, n), compute)
         for group, moments in zip(wave, inputs, strict=True):
             yield group, moments
-            moments.total = moments.absolute = torch.zeros(())
+            moments.total = moments.absolute = moments.sums = torch.zeros(())
 
 
 def _count_within(groups: Sequence[Sequence[Layer]], memory: int) -> int:

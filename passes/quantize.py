@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any, ClassVar
 from typing import Literal as OneOf
 
@@ -18,38 +17,40 @@ from hardy.compiler.calibration import (
     Moments,
     Samples,
     Statistic,
-    clip_rows,
     observe,
     samples_for,
 )
 from hardy.compiler.compare import output_errors
-from hardy.compiler.errors import UnsupportedError, UsageError
-from hardy.compiler.ir import Builder, Constant, Graph, Node, Value, transform
-from hardy.compiler.literal import Literal
+from hardy.compiler.errors import UsageError
+from hardy.compiler.ir import Graph, Node, Value
 from hardy.compiler.notes import note
 from hardy.compiler.ops.activation import HardSigmoid, HardSwish
 from hardy.compiler.ops.attention import Attention
 from hardy.compiler.ops.linear import Conv, Matmul
 from hardy.compiler.ops.quant import Dequantize
-from hardy.compiler.ops.quant import Quantize as QuantizeOp
-from hardy.compiler.pipeline import Pass
+from hardy.compiler.pipeline import Pass, decibels
 from hardy.compiler.progress import tell
 from hardy.compiler.types import DType
-from hardy.passes.averages import as_product, averages
 from hardy.passes.decompose import Decompose
-from hardy.passes.eliminate_dead_code import EliminateDeadCode
 from hardy.passes.islands import Islands, Place, find_islands
 from hardy.passes.layers import Layer, layers, select
+from hardy.passes.quantize_dequantize import Grids, Plan, Product
+from hardy.passes.rounding.layer_weights import round_by_moments, round_to_nearest
+from hardy.passes.spare_products import Budget, Outcome, spare
+from hardy.passes.stored_layers import stored_layers
 from hardy.targets.target import QuantizationScheme
 
 Method = OneOf["min_max", "percentile", "entropy", "mse"]
+Rounding = OneOf["nearest", "gptq"]
 
 # What is used where neither the options nor the target say otherwise.
 U8_BY_I8 = QuantizationScheme(
     activations=DType.u8, weights=DType.i8, symmetric_activations=False, per_channel=True
 )
-# How many samples the quantized graph is compared with the float one on, for the report.
-COMPARED = 4
+# On how many samples the quantized graph is compared with the float one, spread over all of them.
+COMPARED = 8
+# On how many the second moments of layers' inputs are learned.
+ROUNDED_ON = 64
 # Products of fewer multiply-accumulates are not worth the conversion where floats are at hand.
 LEAST_MACS = 1 << 14
 
@@ -72,6 +73,16 @@ class Quantize(Pass):
     none for a device of power-of-two scales, which has no floats. With `attention`, products of two
     activations are quantized too, for which attention is taken apart.
 
+    `rounding` is that of weights: "gptq" (Frantar et al., 2022, arXiv:2210.17323) lets weights to
+    come make up for the error of those that were rounded, on second moments of the layers' inputs, and
+    takes the mean error that is left out of the biases.
+
+    Mixed precision: with `float_share`, products that hurt stay float, of at most this share of the
+    multiply-accumulates, beside those that stay float anyway; with `sqnr_db`, until the outputs' signal
+    to noise ratio reaches it; with both, whatever comes first. Devices of power-of-two scales have no
+    floats: there nothing is spared, and the report says so. A graph that is quantized already is
+    left as it is then, unless more than the share is float.
+
     Raises UsageError for options that do not fit, InputError for data that does not, and
     UnsupportedError for weights that are not finite.
     """
@@ -91,6 +102,9 @@ class Quantize(Pass):
     skip: tuple[str, ...] = ()
     attention: bool = False
     least_macs: int | None = None
+    rounding: Rounding = "nearest"
+    float_share: float | None = None
+    sqnr_db: float | None = None
     samples: int | None = None
 
     def run(self, graph: Graph) -> Graph:
@@ -99,53 +113,93 @@ class Quantize(Pass):
         apart = ((Attention,) if self.attention else ()) + ((HardSigmoid, HardSwish) if narrow else ())
         prepared = Decompose(lambda node: not isinstance(node.op, apart)).run(graph)
         products, kept = self._choose(prepared, grids)
-        if not products:
+        total = sum(n.op.macs(*[v.type for v in n.operands]) for n in graph.nodes)
+        if not products or self._spared_before(graph, products, total):
             note("kept_float", kept)
             return graph
         samples = samples_for(self.name, self.calibration, graph.input_types(), self.samples)
         islands = find_islands(prepared, {n: p.activations for n, p in products.items()}, narrow)
-        power = self._input_power(products)
+        found = [p.layer for p in products.values() if p.layer is not None]
+        power: dict[tuple[Value, int], Moments] = {}
+        if self.method == "mse" and self.rounding == "nearest":
+            power = {(y.x, y.x_axis): Moments(y.x_axis) for y in found}
         ranges, count = self._calibrate(prepared, samples, islands, grids, power)
-        insertion = _Insertion(islands, products, grids, ranges, power)
-        result = EliminateDeadCode().run(transform(prepared, insertion.rewrite))
-        total = sum(n.op.macs(*[v.type for v in n.operands]) for n in graph.nodes)
+        if self.rounding == "gptq":
+            weights = round_by_moments(prepared, samples.spread(ROUNDED_ON, count), found, grids)
+        else:
+            weights = round_to_nearest(found, grids, power)
+        plan = Plan(prepared, products, islands, grids, ranges, weights)
+        few = samples.spread(COMPARED, count)
+        wanted = self.float_share is not None or self.sqnr_db is not None
+        if wanted and narrow:
+            note("not_spared", "a device of power-of-two scales has no floats to spare products with")
+        if wanted and not narrow:
+            outcome = spare(graph, plan, Budget(total, self.float_share, self.sqnr_db), few)
+            plan, result = outcome.plan, outcome.result
+            kept += self._report(outcome, total)
+        else:
+            result = plan.apply()
         note("samples", count)
-        note("integer_macs", sum(p.macs for p in products.values()) / total)
-        errors = output_errors(graph, result, samples.first(COMPARED))
+        note("integer_macs", sum(p.macs for p in plan.products.values()) / total)
+        errors = output_errors(graph, result, few)
         note("sqnr_db", {name: error.sqnr_db for name, error in errors.items()})
         note("kept_float", kept)
         return result
 
-    def _grids(self) -> _Grids:
+    def _spared_before(self, graph: Graph, products: Mapping[Node, Product], total: int) -> bool:
+        """Whether the float products of a graph that is quantized already are what is allowed."""
+        if self.float_share is None and self.sqnr_db is None:
+            return False
+        budget = Budget(total, self.float_share, self.sqnr_db)
+        quantized = any(_is_quantized(node) for node in graph.nodes)
+        return quantized and budget.holds(sum(p.macs for p in products.values()))
+
+    def _report(self, outcome: Outcome, total: int) -> list[dict[str, Any]]:
+        """Notes on what was spared, and whether that is enough; the rows of what stays float for it."""
+        rows = []
+        for spared in outcome.spared:
+            name = _name(spared.node, spared.product.layer)
+            why = f"alone, it would leave the outputs {decibels(1.0, spared.alone):.1f} dB"
+            rows.append({"layer": name, "macs": spared.product.macs, "why": why})
+        before, after = (decibels(1.0, noise) for noise in (outcome.before, outcome.after))
+        spared_macs = sum(s.product.macs for s in outcome.spared) / total
+        note("spared", {"layers": len(rows), "macs": spared_macs, "sqnr_db_without": before})
+        if self.sqnr_db is not None and after < self.sqnr_db:
+            within = "" if self.float_share is None else f" within {self.float_share:.1%} of float products"
+            note("not_reached", f"{self.sqnr_db:g} dB{within}: {after:.1f} dB is what was reached")
+        return rows
+
+    def _grids(self) -> Grids:
         """The grids of activations and weights; UsageError for options that do not fit."""
         if self.method not in METHODS:
             raise UsageError(f"there is no method {self.method!r}", hint=f"there are {', '.join(METHODS)}")
         if not 50 < self.percentile <= 100:
             raise UsageError(f"the percentile must be above 50 and at most 100, got {self.percentile}")
+        if self.rounding not in ("nearest", "gptq"):
+            raise UsageError(f"no rounding is {self.rounding!r}", hint="there are nearest, gptq")
+        if self.float_share is not None and not 0 <= self.float_share <= 1:
+            raise UsageError(f"a share of the products lies between 0 and 1, got {self.float_share}")
         scheme = self.scheme or U8_BY_I8
         weights = self.weights or scheme.weights
         power = scheme.power_of_two_scales if self.power_of_two is None else self.power_of_two
         symmetric = scheme.symmetric_activations if self.symmetric is None else self.symmetric
         signed = weights.is_integer and weights.range[0] < 0
-        return _Grids(
+        return Grids(
             activations=Grid(self.activations or scheme.activations, symmetric, power),
             weights=Grid(weights, signed, power),
             per_channel=scheme.per_channel if self.per_channel is None else self.per_channel,
         )
 
-    def _input_power(self, products: Mapping[Node, _Product]) -> dict[tuple[Value, int], Moments]:
-        """What measures the mean square of each input channel, where weights are clipped by it."""
-        found = [p.layer for p in products.values() if p.layer is not None]
-        return {(y.x, y.x_axis): Moments(y.x_axis) for y in found} if self.method == "mse" else {}
-
-    def _choose(self, graph: Graph, grids: _Grids) -> tuple[dict[Node, _Product], list[dict[str, Any]]]:
+    def _choose(self, graph: Graph, grids: Grids) -> tuple[dict[Node, Product], list[dict[str, Any]]]:
         """The products to quantize, and those that stay float with the reason."""
         least = self.least_macs
         if least is None:
             least = 0 if grids.activations.power_of_two else LEAST_MACS
         found = {layer.node: layer for layer in layers(graph)}
-        selected = {layer.node for layer in select(found.values(), self.only, self.skip)}
-        products: dict[Node, _Product] = {}
+        # Patterns may name layers that are quantized already.
+        named = [*found.values(), *stored_layers(graph)]
+        selected = {layer.node for layer in select(named, self.only, self.skip)}
+        products: dict[Node, Product] = {}
         kept: list[dict[str, Any]] = []
         for node in graph.nodes:
             if not isinstance(node.op, Conv | Matmul | Attention):
@@ -156,11 +210,10 @@ class Quantize(Pass):
             if layer is not None and node not in selected:
                 why = "not selected"
             if why:
-                name = layer.name if layer else node.name or node.source
-                kept.append({"layer": name, "macs": macs, "why": why})
+                kept.append({"layer": _name(node, layer), "macs": macs, "why": why})
             else:
                 places = (0, 1) if layer is None else (1 - layer.place,)
-                products[node] = _Product(places, layer, macs)
+                products[node] = Product(places, layer, macs)
         return products, kept
 
     def _why_float(self, node: Node, layer: Layer | None, macs: int, least: int) -> str:
@@ -170,7 +223,7 @@ class Quantize(Pass):
             return "a product of two activations"
         if layer is None and (isinstance(node.op, Conv) or any(v.literal for v in node.operands)):
             return "its weight is not constant" if isinstance(node.op, Conv) else "a batch of weights"
-        if all(isinstance(v.op, Dequantize) for v in node.operands[:2]):
+        if _is_quantized(node):
             return "quantized already"
         if macs < least:
             return f"fewer than {least} multiply-accumulates"
@@ -183,7 +236,7 @@ class Quantize(Pass):
         graph: Graph,
         samples: Samples,
         islands: Islands,
-        grids: _Grids,
+        grids: Grids,
         power: Mapping[tuple[Value, int], Moments],
     ) -> tuple[dict[Place, tuple[Tensor, Tensor]], int]:
         """Scale and zero point by place, and how many samples were seen."""
@@ -206,103 +259,10 @@ class Quantize(Pass):
         return result, count
 
 
-@dataclass(frozen=True)
-class _Grids:
-    activations: Grid
-    weights: Grid
-    per_channel: bool
-
-    def of(self, place: Place) -> Grid:
-        """The second operand of a product of activations takes a weight's place, and its type."""
-        return self.weights if place.right else self.activations
+def _is_quantized(node: Node) -> bool:
+    product = isinstance(node.op, Conv | Matmul)
+    return product and all(isinstance(v.op, Dequantize) for v in node.operands[:2])
 
 
-@dataclass(frozen=True)
-class _Product:
-    """A product to quantize: which operands are activations, and its weight's layer if it has one."""
-
-    activations: tuple[int, ...]
-    layer: Layer | None
-    macs: int
-
-
-@dataclass
-class _Insertion:
-    """Rewrites a graph to quantize-dequantize form."""
-
-    islands: Islands
-    products: Mapping[Node, _Product]
-    grids: _Grids
-    ranges: Mapping[Place, tuple[Tensor, Tensor]]
-    power: Mapping[tuple[Value, int], Moments]
-    constants: dict[Place, tuple[Value, Value]] = field(default_factory=dict)
-    activations: dict[Place, Value] = field(default_factory=dict)
-    weights: dict[tuple[Value, int], Value] = field(default_factory=dict)
-
-    def rewrite(self, b: Builder, node: Node, operands: tuple[Value, ...]) -> Sequence[Value] | None:
-        if isinstance(node.op, Constant):
-            return None
-        new = list(operands)
-        for i, operand in enumerate(operands):
-            place = self.islands.reads.get((node, i))
-            if place is not None:
-                new[i] = self._activation(b, place, operand)
-        product = self.products.get(node)
-        if product is not None and product.layer is not None:
-            new[product.layer.place] = self._weight(b, product.layer)
-        if tuple(new) == operands:
-            return None
-        if self.grids.activations.power_of_two and averages(node) and (node, 0) in self.islands.reads:
-            mean = as_product(b, node, new[0], self.grids.weights)
-            if mean is not None:
-                return [mean]
-        return b.append(dataclasses.replace(node, operands=tuple(new)))
-
-    def _activation(self, b: Builder, place: Place, value: Value) -> Value:
-        """The value as it is after quantization, made where it is first read."""
-        found = self.activations.get(place)
-        if found is None:
-            dtype = self.grids.of(place).dtype
-            with b.at(place.value.node.source):
-                scale, zero = self._parameters(b, self.islands.ties[place], dtype)
-                quantized = b(QuantizeOp(dtype), value, scale, zero)
-                found = self.activations[place] = b(Dequantize(), quantized, scale, zero)
-        return found
-
-    def _parameters(self, b: Builder, key: Place, dtype: DType) -> tuple[Value, Value]:
-        found = self.constants.get(key)
-        if found is None:
-            scale, zero = self.ranges[key]
-            found = b.constant(scale), b.constant(Literal(zero.to(dtype.torch), dtype))
-            self.constants[key] = found
-        return found
-
-    def _weight(self, b: Builder, layer: Layer) -> Value:
-        key = (layer.weight, layer.out_axis)
-        found = self.weights.get(key)
-        if found is None:
-            rows = layer.rows().float()
-            if not bool(rows.isfinite().all()):
-                raise UnsupportedError(
-                    f"the weight of {layer.name} holds NaN or infinity", where=layer.node.source
-                )
-            grid, name = self.grids.weights, layer.weight.node.name
-            flat = rows if self.grids.per_channel else rows.reshape(1, -1)
-            moments = self.power.get((layer.x, layer.x_axis))
-            if moments is None:
-                scale, zero = grid.parameters(flat.amin(1), flat.amax(1))
-            else:
-                # The noise of an output is the weights' noise by the inputs, which are far from alike.
-                importance = layer.spread(moments.rms.square()).expand(rows.shape).reshape(flat.shape)
-                scale, zero = clip_rows(flat, grid, importance)
-            integers = grid.quantize(flat, scale[:, None], zero[:, None]).reshape(rows.shape)
-            stored = Literal(layer.unrows(integers).to(grid.dtype.torch), grid.dtype)
-            if not self.grids.per_channel:
-                scale, zero = scale[0], zero[0]
-            parameters = [b.constant(scale, name=name and f"{name}.scale")]
-            if not grid.symmetric:
-                parameters.append(b.constant(Literal(zero.to(grid.dtype.torch), grid.dtype)))
-            axis = layer.out_axis if self.grids.per_channel else 0
-            found = b(Dequantize(axis), b.constant(stored, name=name), *parameters)
-            self.weights[key] = found
-        return found
+def _name(node: Node, layer: Layer | None) -> str:
+    return layer.name if layer else node.name or node.source

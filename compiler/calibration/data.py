@@ -68,6 +68,11 @@ class Samples:
             raise UsageError(f"{count} samples of {self.origin} are none", hint="give at least one")
         return Samples(self.source, self.origin, count if self.limit is None else min(count, self.limit))
 
+    def spread(self, count: int, of: int) -> Samples:
+        """So many of the first `of` feeds, taken evenly, for data may come in some order."""
+        step = max(of // max(count, 1), 1)
+        return Samples(lambda: itertools.islice(iter(self), 0, None, step), self.origin, min(count, of))
+
 
 def _checked(raw: Any, types: Mapping[str, TensorType]) -> Feed:
     if isinstance(raw, torch.Tensor | np.ndarray):

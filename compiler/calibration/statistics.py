@@ -66,7 +66,7 @@ class Moments:
 @dataclass
 class SecondMoments:
     """The mean of x x^T over the columns that `view` takes from a tensor: [groups, columns, k] to
-    [groups, k, k], f32; and the mean magnitude of each of the k, [groups, k].
+    [groups, k, k], f32; and the mean and the mean magnitude of each of the k, [groups, k].
 
     For a linear layer this is, up to a factor, the Hessian of its squared output error in its weights.
     """
@@ -75,12 +75,24 @@ class SecondMoments:
     count: int = 0
     total: torch.Tensor = field(default_factory=lambda: torch.zeros(()))
     absolute: torch.Tensor = field(default_factory=lambda: torch.zeros(()))
+    sums: torch.Tensor = field(default_factory=lambda: torch.zeros(()))
 
     def update(self, x: torch.Tensor) -> None:
         columns = self.view(x).float()
         self.count += columns.shape[1]
         self.total = self.total + columns.mT @ columns
         self.absolute = self.absolute + columns.abs().sum(1)
+        self.sums = self.sums + columns.sum(1)
+
+    @property
+    def mean(self) -> torch.Tensor:
+        return self.sums / max(self.count, 1)
+
+    @property
+    def covariance(self) -> torch.Tensor:
+        """The mean of (x - E[x]) (x - E[x])^T, [groups, k, k]."""
+        mean = self.mean
+        return self.matrix - mean[..., :, None] * mean[..., None, :]
 
     @property
     def matrix(self) -> torch.Tensor:

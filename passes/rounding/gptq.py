@@ -14,25 +14,32 @@ LAZY = 128
 
 
 def gptq(
-    rows: Tensor, moments: Tensor, blocks: Blocks, *, damping: float = 0.01, by_activity: bool = False
+    rows: Tensor,
+    moments: Tensor,
+    blocks: Blocks,
+    *,
+    damping: float = 0.01,
+    by_activity: bool = False,
+    parameters: tuple[Tensor, Tensor] | None = None,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Integers [groups, n, k] (f32), scales and zero points [groups, n, blocks].
 
-    `damping` is added to the diagonal of `moments`, as a share of its mean. `by_activity` rounds the
-    columns with the largest inputs first, with scales found beforehand; otherwise the scales of a
-    block are found when its turn comes. A row that came out worse than rounded to nearest is rounded
-    to nearest.
+    `parameters` are scales and zero points to round with, where they are known. `damping` is added to the
+    diagonal of `moments`, as a share of its mean. `by_activity` rounds the columns with the largest inputs
+    first, with scales found beforehand; otherwise the scales of a block are found when its turn comes. A
+    row that came out worse than rounded to nearest is rounded to nearest.
 
     UnsupportedError where `moments` with this damping are not positive definite.
     """
-    importance = _importance(moments)
-    scale, zero = blocks.parameters(rows, importance)
+    importance = importance_of(moments)
+    scale, zero = parameters or blocks.parameters(rows, importance)
     nearest = blocks.quantize(rows, scale, zero)
     if by_activity:
         order = importance[:, 0].argsort(dim=-1, descending=True, stable=True)
     else:
         order = torch.arange(rows.shape[-1]).expand(len(rows), -1)
-    carried = _Columns(rows, moments, blocks, order, damping, (scale, zero), fixed=by_activity)
+    fixed = by_activity or parameters is not None
+    carried = _Columns(rows, moments, blocks, order, damping, (scale, zero), fixed)
     found = carried.run()
     before = output_errors(blocks.dequantize(nearest, scale, zero) - rows, moments)
     after = output_errors(blocks.dequantize(*found) - rows, moments)
@@ -43,7 +50,7 @@ def gptq(
     return integers, scales, zeros
 
 
-def _importance(moments: Tensor) -> Tensor:
+def importance_of(moments: Tensor) -> Tensor:
     """How much the error of each column counts on its own: [groups, 1, k]."""
     diagonal = moments.diagonal(dim1=-2, dim2=-1)
     least = diagonal.mean(-1, keepdim=True) * 1e-4 + 1e-30
@@ -68,7 +75,7 @@ class _Columns:
         self.fixed = fixed
         self.scale, self.zero = (p.clone() for p in parameters)
         self.work = rows.gather(-1, self.order)
-        self.importance = _importance(moments)[:, 0].gather(-1, order)
+        self.importance = importance_of(moments)[:, 0].gather(-1, order)
         self.factor = _inverse_factor(moments, order, damping)
         self.integers = torch.empty_like(rows)
         # Scale and zero point of each column.

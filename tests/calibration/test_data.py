@@ -106,3 +106,16 @@ def test_a_pickled_array_is_refused(tmp_path: Path) -> None:
     np.savez(path, x=np.array([{}], dtype=object))
     with pytest.raises(InputError, match="cannot read"):
         feeds(path, ONE)
+
+
+@pytest.mark.parametrize(
+    ("count", "of", "expected"),
+    [(4, 8, [0, 2, 4, 6]), (3, 8, [0, 2, 4]), (9, 8, list(range(8))), (1, 8, [0])],
+)
+def test_some_feeds_are_taken_evenly_from_all(count: int, of: int, expected: list[int]) -> None:
+    samples = Samples(lambda: iter(range(8)))
+    assert list(samples.spread(count, of)) == expected
+
+
+def test_feeds_beyond_a_limit_are_not_taken() -> None:
+    assert list(Samples(lambda: iter(range(8)), limit=4).spread(2, 4)) == [0, 2]

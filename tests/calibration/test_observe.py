@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from hardy.compiler.calibration import ChannelRange, Moments, Range, Samples, observe
+from hardy.compiler.calibration import ChannelRange, Moments, Range, Samples, SecondMoments, observe
 from hardy.compiler.errors import InputError
 from hardy.compiler.ir import Builder
 from hardy.compiler.ops.transcendental import Exp, Log
@@ -41,3 +41,16 @@ def test_a_value_that_becomes_infinite_is_named() -> None:
     with pytest.raises(InputError, match="result of log holds NaN or infinity") as caught:
         observe(graph, samples, {y: [Range()]})
     assert caught.value.where == "sample 1 of the data; model.py:3"
+
+
+def test_covariance_is_that_of_all_columns_at_once() -> None:
+    generator = torch.Generator().manual_seed(0)
+    parts = [torch.randn(2, n, 3, generator=generator) + 5 for n in (4, 7, 1)]
+    moments = SecondMoments(lambda x: x)
+    for part in parts:
+        moments.update(part)
+    together = torch.cat(parts, 1)
+    for group in range(2):
+        expected = torch.cov(together[group].T, correction=0)
+        torch.testing.assert_close(moments.covariance[group], expected, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(moments.mean, together.mean(1))

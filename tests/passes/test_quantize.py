@@ -362,3 +362,65 @@ def test_four_bit_weights_hold_four_bits() -> None:
     stored = [n.op.literal for n in after.nodes if isinstance(n.op, Constant) and n.type.dtype is DType.i4]
     assert isinstance(stored[0], Literal)
     assert int(stored[0].tensor.abs().max()) <= 7
+
+
+# Rounding by second moments.
+
+
+def neighbours(count: int, seed: int) -> list[Tensor]:
+    """Images whose neighbouring pixels are alike, far from zero."""
+    generator = torch.Generator().manual_seed(seed)
+    coarse = [torch.randn(1, 3, 3, 3, generator=generator) for _ in range(count)]
+    return [nn.functional.interpolate(x, size=(12, 12), mode="bilinear") + 4 for x in coarse]
+
+
+@pytest.mark.parametrize("groups", [1, 3])
+def test_rounding_by_moments_is_closer_than_to_nearest_and_keeps_means(groups: int) -> None:
+    graph = traced(nn.Sequential(nn.Conv2d(3, 6, 3, groups=groups, bias=groups == 1)), 1, 3, 12, 12)
+    calibration, held = neighbours(12, 1), neighbours(12, 2)
+
+    def errors(rounding: str) -> Tensor:
+        after = quantized(graph, calibration=calibration, rounding=rounding, weights=DType.i4)
+        differences = [run(after, {"input": x})["output"] - run(graph, {"input": x})["output"] for x in held]
+        return torch.cat(differences).movedim(1, 0).flatten(1)
+
+    nearest, by_moments = errors("nearest"), errors("gptq")
+    assert by_moments.square().mean() < nearest.square().mean() / 4
+    assert by_moments.mean(1).abs().max() < nearest.mean(1).abs().max() / 4
+
+
+def test_rounding_by_moments_takes_one_scale_for_a_whole_weight_too() -> None:
+    graph = traced(nn.Sequential(nn.Conv2d(3, 6, 3)), 1, 3, 12, 12)
+    calibration, held = neighbours(12, 1), {"input": neighbours(1, 2)[0]}
+
+    def after(rounding: str) -> Graph:
+        return quantized(
+            graph, calibration=calibration, rounding=rounding, weights=DType.i4, per_channel=False
+        )
+
+    (product,) = products(after("gptq"))
+    scale = product.operands[1].node.operands[1]
+    assert scale.type.shape == ()
+    assert noise(graph, after("gptq"), held) > noise(graph, after("nearest"), held) + 6
+
+
+def test_rounding_by_moments_follows_a_transposed_input() -> None:
+    b = Builder()
+    x = b.input("x", TensorType(DType.f32, (1, 8, 5)))
+    w = b.constant(torch.randn(6, 8, generator=torch.Generator().manual_seed(0)), name="w")
+    graph = b.finish({"y": b(Matmul(), w, x)})
+    assert noise(graph, quantized(graph, rounding="gptq")) > 30
+    b = Builder()
+    x = b.input("x", TensorType(DType.f32, (1, 5, 8)))
+    w = b.constant(torch.randn(6, 8, generator=torch.Generator().manual_seed(0)), name="w")
+    graph = b.finish({"y": b(Matmul(transpose_b=True), w, x)})
+    assert noise(graph, quantized(graph, rounding="gptq")) > 30
+
+
+def test_layers_chosen_by_name_are_found_again_in_a_quantized_graph() -> None:
+    graph = traced(Residual(), 2, 3, 8, 8)
+    pass_ = Quantize(calibration=data((2, 3, 8, 8)), least_macs=0, only=("third*",))
+    after = pass_.run(graph)
+    assert pass_.run(after) is after
+    with pytest.raises(UsageError, match="no layer matches 'fourth'"):
+        Quantize(calibration=data((2, 3, 8, 8)), only=("fourth",)).run(after)
