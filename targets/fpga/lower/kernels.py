@@ -1,0 +1,131 @@
+"""Micro-op kernels: lists of (dst, src, wgt) indices, and the two loops of an instruction around them.
+
+The multiplier array of VTA's HLS build is pipelined without a check for reuse: the same `dst` must not come
+twice within `HAZARD_DISTANCE` consecutive micro-ops of an instruction. Lists here keep to that; where a tile
+has too few accumulators, micro-ops on spare ones are put in between (`spread`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+
+from hardy.targets.fpga.isa import Alu, Gemm, Instruction, Pair
+
+Array = np.ndarray[Any, Any]
+
+HAZARD_DISTANCE = 3
+
+
+@dataclass(frozen=True)
+class Loop:
+    """A loop of an instruction: its count, and how far it moves each index."""
+
+    count: int
+    dst: int = 0
+    src: int = 0
+    wgt: int = 0
+
+
+ONCE = Loop(1)
+
+
+@dataclass(frozen=True, eq=False)
+class Kernel:
+    """Micro-ops int[n, 3] (dst, src, wgt) within an outer and an inner loop."""
+
+    uops: Array
+    outer: Loop = ONCE
+    inner: Loop = ONCE
+    spread: bool = field(default=False)
+    """Whether micro-ops on spare accumulators were put in between."""
+
+    @property
+    def cycles(self) -> int:
+        """Micro-ops that run."""
+        return len(self.uops) * self.outer.count * self.inner.count
+
+    def gemm(self, reset: bool = False) -> Gemm:
+        """The instruction; its micro-op range is filled in when micro-ops are placed."""
+        o, i = self._loops()
+        return Gemm(
+            (0, len(self.uops)), (o.count, i.count), (o.dst, i.dst), (o.src, i.src), (o.wgt, i.wgt), reset
+        )
+
+    def alu(self, opcode: Any, imm: int | None = None) -> Alu:
+        """The instruction; its micro-op range is filled in when micro-ops are placed."""
+        o, i = self._loops()
+        return Alu(opcode, (0, len(self.uops)), (o.count, i.count), (o.dst, i.dst), (o.src, i.src), imm)
+
+    def _loops(self) -> tuple[Loop, Loop]:
+        # A factor of a loop that runs once means nothing; left in, it might not fit its field.
+        return tuple(loop if loop.count > 1 else ONCE for loop in (self.outer, self.inner))  # type: ignore[return-value] # two of two
+
+
+def uops(dst: Any, src: Any = 0, wgt: Any = 0) -> Array:
+    """Micro-ops of arrays that broadcast together, in row-major order."""
+    columns = np.broadcast_arrays(dst, src, wgt)
+    return np.stack([np.asarray(c, np.int64).ravel() for c in columns], axis=1)
+
+
+def run(dst: int, count: int, src: int = 0, wgt: int = 0, *, step: Loop | None = None, groups: Loop = ONCE) -> Kernel:
+    """One micro-op over `count` neighbouring accumulators, within a loop of groups."""
+    return Kernel(uops(dst, src, wgt), groups, step or Loop(count, dst=1))
+
+
+def dst_sequence(kernel: Array, loops: Pair, factors: Pair) -> Array:
+    """The destinations of an instruction's micro-ops in the order in which they run."""
+    o = np.arange(loops[0])[:, None, None] * factors[0]
+    i = np.arange(loops[1])[None, :, None] * factors[1]
+    return np.asarray((o + i + kernel[None, None, :, 0]).ravel())
+
+
+def hazard(kernel: Array, instruction: Instruction) -> bool:
+    """Whether a destination comes again too early within an instruction."""
+    if not isinstance(instruction, Gemm | Alu) or (isinstance(instruction, Gemm) and instruction.reset):
+        return False
+    sequence = dst_sequence(kernel, instruction.loops, instruction.dst)
+    return any(
+        bool(np.any(sequence[distance:] == sequence[:-distance])) for distance in range(1, HAZARD_DISTANCE)
+    )
+
+
+def is_hazardous(kernel: Kernel) -> bool:
+    """`hazard` of a kernel before it is an instruction."""
+    return hazard(kernel.uops, kernel.gemm())
+
+
+def spread(kernel: Kernel, spare: Sequence[int]) -> Kernel:
+    """The kernel with micro-ops on spare accumulators wherever a destination would come too early.
+
+    The loops must not move `dst`. A spare micro-op reads what the one before it reads; what it adds to a
+    spare accumulator is never used.
+    """
+    if kernel.outer.dst * (kernel.outer.count - 1) or kernel.inner.dst * (kernel.inner.count - 1):
+        raise AssertionError("spare accumulators need loops that do not move the destination")
+    rows: list[tuple[int, int, int]] = []
+
+    def pad(dst: int) -> None:
+        while dst in [row[0] for row in rows[1 - HAZARD_DISTANCE :]]:
+            recent = [row[0] for row in rows[1 - HAZARD_DISTANCE :]]
+            free = next(s for s in spare if s not in recent)
+            rows.append((free, *rows[-1][1:]))
+
+    for dst, src, wgt in kernel.uops.tolist():
+        pad(dst)
+        rows.append((dst, src, wgt))
+    # The list runs again from its start: what ends it must not meet what begins it.
+    if kernel.outer.count * kernel.inner.count > 1:
+        while is_hazardous(replace(kernel, uops=np.asarray(rows), outer=Loop(2), inner=ONCE)):
+            recent = [row[0] for row in rows[1 - HAZARD_DISTANCE :]]
+            rows.append((next(s for s in spare if s not in recent), *rows[-1][1:]))
+    return replace(kernel, uops=np.asarray(rows, np.int64), spread=True)
+
+
+def pieces(kernel: Kernel, most: int) -> list[Kernel]:
+    """The kernel in parts of at most `most` micro-ops, in order."""
+    count = -(-len(kernel.uops) // most)
+    return [replace(kernel, uops=part) for part in np.array_split(kernel.uops, count)] if count > 1 else [kernel]

@@ -1,0 +1,173 @@
+"""A layer cut into tiles: which tiles, in which order, what each needs on chip, and whether it fits.
+
+A tile is a window of the result times some output blocks. It is computed in steps, one for each chunk of input
+blocks; a step needs a chunk of the input and a chunk of the weights.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import pairwise
+
+from hardy.compiler.errors import TargetError
+from hardy.targets.fpga.config import Config
+from hardy.targets.fpga.lower.constants import Constants
+from hardy.targets.fpga.lower.geometry import Axis, Span, Window, axes, window
+from hardy.targets.fpga.lower.layer import Layer
+from hardy.targets.fpga.lower.layout import ceil_div
+
+SPARE = 2
+"""Accumulators of a tile that no result uses (kernels.spread)."""
+RESERVED_INPUTS = 1
+"""Input elements that hold the constant input, at the end of the buffer."""
+
+
+@dataclass(frozen=True)
+class Tiling:
+    """Sizes of a tile: result rows and columns, output blocks, and input blocks of a step.
+
+    `weights_first`: the tiles of one set of output blocks follow one another, so that weights stay; else the
+    tiles of one window do, so that inputs stay.
+    """
+
+    rows: int
+    columns: int
+    blocks: int
+    chunk: int
+    weights_first: bool = True
+
+    def __str__(self) -> str:
+        stays = "weights" if self.weights_first else "inputs"
+        return f"{self.rows}x{self.columns}x{self.blocks} in steps of {self.chunk}, {stays} stay"
+
+
+@dataclass(frozen=True)
+class Tile:
+    """A tile: its window's number, and its number and range of output blocks."""
+
+    window: int
+    group: int
+    blocks: Span
+
+
+class Plan:
+    """A layer in tiles. Raises TargetError where a tile exceeds a buffer."""
+
+    def __init__(self, layer: Layer, constants: Constants, config: Config, tiling: Tiling) -> None:
+        self.layer, self.constants, self.config, self.tiling = layer, constants, config, tiling
+        self.rows, self.columns = axes(layer)
+        images = ceil_div(layer.shape[0], config.batch)
+        self.windows: tuple[Window, ...] = tuple(
+            window(image, r, c, self.rows, self.columns)
+            for image in range(images)
+            for r in _spans(self.rows.out, tiling.rows)
+            for c in _spans(self.columns.out, tiling.columns)
+        )
+        self.groups = _spans(constants.out_blocks, tiling.blocks)
+        self.chunks = _spans(constants.weights.count, tiling.chunk)
+        self._check()
+
+    @cached_property
+    def tiles(self) -> tuple[Tile, ...]:
+        """The tiles in order. The inner order turns round each time, so that what is on chip is used again."""
+        windows, groups = range(len(self.windows)), range(len(self.groups))
+        result = []
+        for turn, outer in enumerate(groups if self.tiling.weights_first else windows):
+            inner = windows if self.tiling.weights_first else groups
+            for i in inner if turn % 2 == 0 else reversed(inner):
+                w, g = (i, outer) if self.tiling.weights_first else (outer, i)
+                result.append(Tile(w, g, self.groups[g]))
+        return tuple(result)
+
+    def in_blocks(self, blocks: Span, chunk: Span) -> Span:
+        """The input blocks that a step of some output blocks reads."""
+        start = self.constants.weights.start
+        return Span(start[blocks.start] + chunk.start, start[blocks.stop - 1] + chunk.stop)
+
+    @cached_property
+    def taps(self) -> int:
+        return self.layer.kernel[0] * self.layer.kernel[1]
+
+    @cached_property
+    def spelled(self) -> int:
+        """Weight elements that spell the bias of an output block."""
+        return int(self.constants.spelled.shape[1])
+
+    @cached_property
+    def input_size(self) -> int:
+        """Input elements of the largest step."""
+        most = max(self.in_blocks(g, c).size for g in self.groups for c in self.chunks)
+        return most * max(w.plane for w in self.windows)
+
+    @property
+    def input_slots(self) -> int:
+        """Places for inputs that are worth having: one step's beside those of a whole tile."""
+        return len(self.chunks) + 1
+
+    @cached_property
+    def residual_size(self) -> int:
+        """Input elements of the largest tile of a residual; 0 without one."""
+        if not self.layer.residuals:
+            return 0
+        return max(w.positions for w in self.windows) * max(g.size for g in self.groups)
+
+    @cached_property
+    def weight_size(self) -> int:
+        """Weight elements of the largest step, with the bias spelled in front of the last."""
+        groups, chunks = max(g.size for g in self.groups), max(c.size for c in self.chunks)
+        return groups * (chunks * self.taps + self.spelled)
+
+    @cached_property
+    def acc_size(self) -> int:
+        """Accumulators of the largest tile."""
+        return max(w.positions for w in self.windows) * max(g.size for g in self.groups) + SPARE
+
+    @cached_property
+    def vector_size(self) -> int:
+        """Accumulators that hold constants of a tile's output blocks."""
+        return len(self.constants.vectors) * max(g.size for g in self.groups)
+
+    def _check(self) -> None:
+        config = self.config
+        extras = len(self.constants.extras)
+        for buffer, has, needs, what in (
+            (
+                "input",
+                config.inp_depth - RESERVED_INPUTS,
+                self.input_size + self.residual_size * len(self.layer.residuals),
+                f"a step's input and {len(self.layer.residuals)} residuals",
+            ),
+            ("weight", config.wgt_depth, self.weight_size + extras, "a step's weights"),
+            ("accumulator", config.acc_depth, self.acc_size + self.vector_size, "a tile's sums and constants"),
+        ):
+            if needs > has:
+                raise TargetError(
+                    f"a tile of {self.tiling} needs {needs} elements of the {buffer} buffer for {what}; "
+                    f"configuration {config.name} has {has}",
+                    where=self.layer.name,
+                    hint=f"use a configuration with a larger {buffer} buffer, or split the layer",
+                )
+
+    @cached_property
+    def weight_offsets(self) -> tuple[tuple[int, ...], ...]:
+        """Where the weights of each group and chunk begin among the layer's, in elements."""
+        offset = len(self.constants.extras)
+        result = []
+        for g in self.groups:
+            row = []
+            for number, c in enumerate(self.chunks):
+                row.append(offset)
+                offset += g.size * (c.size * self.taps + (self.spelled if number == len(self.chunks) - 1 else 0))
+            result.append(tuple(row))
+        return tuple(result)
+
+    def axis(self, number: int) -> Axis:
+        return (self.rows, self.columns)[number]
+
+
+def _spans(size: int, tile: int) -> tuple[Span, ...]:
+    """[0, size) in as many spans as tiles of at most `tile` need, as even as they can be."""
+    count = ceil_div(size, tile)
+    edges = [size * i // count for i in range(count + 1)]
+    return tuple(Span(a, b) for a, b in pairwise(edges))

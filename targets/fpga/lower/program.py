@@ -1,0 +1,208 @@
+"""Layers compiled to a program for VTA: its instructions, its DRAM image, and where inputs and outputs lie."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from hardy.compiler.errors import TargetError
+from hardy.targets.fpga.config import Config, find_config
+from hardy.targets.fpga.isa import Instruction, encode
+from hardy.targets.fpga.lower.constants import Constants, constant_input, constants
+from hardy.targets.fpga.lower.layer import Layer, Shape
+from hardy.targets.fpga.lower.layout import pack_activation, packed_shape, unpack_activation
+from hardy.targets.fpga.lower.memory import Image, Lifetime, share
+from hardy.targets.fpga.lower.plan import Plan, Tiling
+from hardy.targets.fpga.lower.schedule import Job, schedule
+from hardy.targets.fpga.lower.tile import Tensor, check_pool
+from hardy.targets.fpga.lower.tokens import insert_tokens
+from hardy.targets.fpga.lower.uops import place_uops
+from hardy.targets.fpga.simulator import simulate
+
+Array = np.ndarray[Any, Any]
+
+
+@dataclass(frozen=True)
+class Call:
+    """A layer applied to named tensors (its input, then its residuals), giving another."""
+
+    layer: Layer
+    inputs: tuple[str, ...]
+    output: str
+
+
+@dataclass(frozen=True)
+class Network:
+    """Layers in order with the tensors between them; `inputs` have shapes, `outputs` are names."""
+
+    inputs: Mapping[str, Shape]
+    calls: tuple[Call, ...]
+    outputs: tuple[str, ...]
+
+    def shapes(self) -> dict[str, Shape]:
+        """The shape of every tensor. Raises TargetError where a layer does not fit its tensors."""
+        shapes = dict(self.inputs)
+        for call in self.calls:
+            layer = call.layer
+            if len(call.inputs) != 1 + len(layer.residuals):
+                raise TargetError(
+                    f"the layer takes {1 + len(layer.residuals)} tensors, got {list(call.inputs)}",
+                    where=layer.name,
+                )
+            for name, shape in zip(call.inputs, [layer.shape] + [layer.conv_shape] * len(layer.residuals)):
+                if name not in shapes:
+                    raise TargetError(f"no input and no layer before gives {name!r}", where=layer.name)
+                if shapes[name] != shape:
+                    raise TargetError(
+                        f"the layer takes {shape}, and {name!r} is {shapes[name]}", where=layer.name
+                    )
+            if call.output in shapes:
+                raise TargetError(f"{call.output!r} is given twice", where=layer.name)
+            shapes[call.output] = layer.out_shape
+        for name in self.outputs:
+            if name not in shapes or name in self.inputs:
+                raise TargetError(f"the output {name!r} is the result of no layer")
+        return shapes
+
+
+@dataclass(frozen=True)
+class Region:
+    """A packed activation in the image: its first byte and its shape before packing."""
+
+    offset: int
+    shape: Shape
+
+
+@dataclass(frozen=True, eq=False)
+class Program:
+    """A compiled program. `layers[n]` is the layer that instruction n serves."""
+
+    config: Config
+    network: Network
+    tilings: tuple[Tiling, ...]
+    instructions: tuple[Instruction, ...]
+    layers: tuple[int, ...]
+    spread: bool
+    dram: Array
+    inputs: Mapping[str, Region]
+    outputs: Mapping[str, Region]
+
+    @property
+    def code(self) -> bytes:
+        """The instructions' bytes."""
+        return encode(self.instructions, self.config)
+
+    def load(self, inputs: Mapping[str, Array]) -> Array:
+        """The DRAM image with these inputs in it: i8 of the network's shapes."""
+        image = self.dram.copy()
+        for name, region in self.inputs.items():
+            x = inputs[name]
+            if x.dtype != np.int8 or x.shape != region.shape:
+                raise TargetError(f"the input {name!r} is i8{list(region.shape)}, got {x.dtype}{list(x.shape)}")
+            raw = pack_activation(x, self.config).view(np.uint8).ravel()
+            image[region.offset : region.offset + raw.size] = raw
+        return image
+
+    def read(self, image: Array) -> dict[str, Array]:
+        """The outputs in a DRAM image after a run."""
+        result = {}
+        for name, region in self.outputs.items():
+            shape = packed_shape(region.shape, self.config)
+            raw = image[region.offset : region.offset + int(np.prod(shape))]
+            result[name] = unpack_activation(raw.view(np.int8).reshape(shape), region.shape)
+        return result
+
+    def run(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
+        """The outputs for these inputs, through the functional simulator."""
+        return self.read(simulate(self.code, self.load(inputs), self.config))
+
+
+def compile_layers(
+    network: Network, config: Config | str = "pynq-z1", *, tilings: Sequence[Tiling]
+) -> Program:
+    """The program of a network: one stream of instructions, without a barrier between layers.
+
+    Raises TargetError for what does not fit, with the buffer that is too small.
+    """
+    config = find_config(config) if isinstance(config, str) else config
+    network.shapes()
+    prepared = [constants(call.layer, config) for call in network.calls]
+    plans = []
+    for call, values, tiling in zip(network.calls, prepared, tilings, strict=True):
+        plan = Plan(call.layer, values, config, tiling)
+        check_pool(call.layer.name, (plan.rows, plan.columns))
+        plans.append(plan)
+    return assemble(network, plans, config)
+
+
+def assemble(network: Network, plans: Sequence[Plan], config: Config) -> Program:
+    """The program of layers whose tiles are chosen."""
+    shapes = network.shapes()
+    image = Image()
+    constant = image.add(constant_input(config), config.inp_bytes)
+    weights = [image.add(_weights(plan), config.wgt_bytes) for plan in plans]
+    vectors = [image.add(plan.constants.vectors, config.acc_bytes) for plan in plans]
+    offsets = _activations(network, shapes, image, config)
+
+    def tensor(name: str) -> Tensor:
+        n, c, rows, columns, _, _ = packed_shape(shapes[name], config)
+        return Tensor(offsets[name] // config.inp_bytes, n, c, rows, columns)
+
+    jobs = [
+        Job(plan, tensor(call.inputs[0]), tuple(map(tensor, call.inputs[1:])), tensor(call.output), w, v)
+        for call, plan, w, v in zip(network.calls, plans, weights, vectors, strict=True)
+    ]
+    drafts = schedule(jobs, config, constant)
+    uop_base = image.reserve(0, config.uop_bytes) // config.uop_bytes
+    placed, words = place_uops(drafts, config, uop_base)
+    image.add(words, config.uop_bytes)
+    finished = insert_tokens(placed, config, image.size)
+    return Program(
+        config,
+        network,
+        tuple(plan.tiling for plan in plans),
+        tuple(d.instruction for d in finished),
+        tuple(d.layer for d in finished),
+        any(d.spread for d in drafts),
+        image.array(),
+        {name: Region(offsets[name], shape) for name, shape in network.inputs.items()},
+        {name: Region(offsets[name], shapes[name]) for name in network.outputs},
+    )
+
+
+def _weights(plan: Plan) -> Array:
+    """A layer's weight elements in the order in which they are loaded."""
+    c: Constants = plan.constants
+    block = plan.config.block
+    parts = [c.extras]
+    for g in plan.groups:
+        for number, chunk in enumerate(plan.chunks):
+            if number == len(plan.chunks) - 1:
+                parts.append(c.spelled[g.start : g.stop].reshape(-1, block, block))
+            values = c.weights.values[g.start : g.stop, chunk.start : chunk.stop]
+            parts.append(values.reshape(-1, block, block))
+    return np.concatenate(parts)
+
+
+def _activations(
+    network: Network, shapes: Mapping[str, Shape], image: Image, config: Config
+) -> dict[str, int]:
+    """The first byte of every tensor. Inputs and outputs live throughout; the others share room."""
+    first = {name: -1 for name in network.inputs}
+    last: dict[str, int] = {}
+    for number, call in enumerate(network.calls):
+        first[call.output] = number
+        for name in (*call.inputs, call.output):
+            last[name] = number
+    end = len(network.calls)
+    lifetimes = []
+    for name in first:
+        size = int(np.prod(packed_shape(shapes[name], config)))
+        kept = name in network.inputs or name in network.outputs
+        lifetimes.append(Lifetime(name, size, -1 if kept else first[name], end if kept else last[name]))
+    offsets, total = share(lifetimes, config.inp_bytes)
+    base = image.reserve(total, config.inp_bytes)
+    return {str(name): base + offset for name, offset in offsets.items()}

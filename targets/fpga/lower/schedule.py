@@ -1,0 +1,269 @@
+"""Plans of layers in sequence as one stream of instructions: what is loaded where and when.
+
+Loads are written as early as their place on chip is free and their data is stored, so that they overlap with
+what is computed before; weights of the next layer are among them. Tokens are inserted afterwards and keep
+the order of the data alone, so nothing here waits at the end of a layer.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict, deque
+from collections.abc import Callable, Hashable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from hardy.targets.fpga.config import Config
+from hardy.targets.fpga.isa import Buffer, Load
+from hardy.targets.fpga.lower.plan import RESERVED_INPUTS, Plan, Tile
+from hardy.targets.fpga.lower.residency import Slots, Space
+from hardy.targets.fpga.lower.tile import Places, Tensor, TileWriter, load_residual, load_window
+from hardy.targets.fpga.lower.tokens import Draft
+
+Array = np.ndarray[Any, Any]
+ACC_SLOTS = 2
+
+
+@dataclass(frozen=True)
+class Job:
+    """A plan with its tensors, and the DRAM elements where its weights and accumulator constants begin."""
+
+    plan: Plan
+    input: Tensor
+    residuals: tuple[Tensor, ...]
+    output: Tensor
+    weights: int
+    vectors: int
+
+
+@dataclass
+class _Pending:
+    """Loads that are to be written behind operation `free` and before operation `need`."""
+
+    loads: list[Load]
+    layer: int
+    free: int
+    need: int
+
+
+@dataclass
+class _Operation:
+    """A step of a tile (`chunk` is its number), or the tile's end (None), and where its data is."""
+
+    layer: int
+    tile: Tile
+    chunk: int | None
+    first: bool = False
+    last: bool = False
+    at: dict[Hashable, int] = field(default_factory=dict)
+    vectors: list[Load] = field(default_factory=list)
+
+
+def schedule(jobs: Sequence[Job], config: Config, constant: int) -> list[Draft]:
+    """The drafts of all jobs in order; `constant` is the DRAM element of the constant input."""
+    return _Schedule(jobs, config, constant).write()
+
+
+class _Schedule:
+    def __init__(self, jobs: Sequence[Job], config: Config, constant: int) -> None:
+        self.jobs, self.config, self.constant = jobs, config, constant
+        self.operations: list[_Operation] = []
+        self.pending: dict[Buffer, deque[_Pending]] = {Buffer.WGT: deque(), Buffer.INP: deque()}
+        self.stored: dict[Tensor, Array] = {}
+        self._plan_operations()
+        self._plan_places()
+
+    def _plan_operations(self) -> None:
+        for number, job in enumerate(self.jobs):
+            for tile in job.plan.tiles:
+                count = len(job.plan.chunks)
+                for chunk in range(count):
+                    self.operations.append(_Operation(number, tile, chunk, chunk == 0, chunk == count - 1))
+                self.operations.append(_Operation(number, tile, None))
+
+    def _plan_places(self) -> None:
+        config = self.config
+        self.spaces = {
+            Buffer.WGT: Space(config.wgt_depth),
+            Buffer.INP: Space(config.inp_depth - RESERVED_INPUTS),
+            Buffer.ACC: Space(config.acc_depth),
+        }
+        step_before = -1
+        layer = -1
+        for time, operation in enumerate(self.operations):
+            if operation.layer != layer:
+                layer = operation.layer
+                self._enter(layer, time)
+            self._request(operation, time, step_before)
+            if operation.chunk is not None:
+                step_before = time
+            else:
+                self._note_store(self.jobs[layer], operation.tile, time)
+
+    def _enter(self, layer: int, time: int) -> None:
+        """Cuts the buffers into slots for a layer, and loads what stays for all of it."""
+        job, plan = self.jobs[layer], self.jobs[layer].plan
+        tiles = [op for op in self.operations[time:] if op.layer == layer]
+        uses: dict[str, dict[Hashable, list[int]]] = defaultdict(lambda: defaultdict(list))
+        for offset, operation in enumerate(tiles):
+            for kind, key, _ in self._needs(operation):
+                uses[kind][key].append(time + offset)
+        extras = len(plan.constants.extras)
+        residuals = len(plan.layer.residuals)
+        inputs = min(plan.input_slots, len(uses["input"]))
+        residual_slots = residuals * min(2, len(plan.tiles))
+        depth = self.config.inp_depth - RESERVED_INPUTS
+        while inputs * plan.input_size + residual_slots * plan.residual_size > depth:
+            if inputs > 2 or (inputs > 1 and residual_slots <= residuals):
+                inputs -= 1
+            elif residual_slots > residuals:
+                residual_slots -= 1
+            else:
+                inputs -= 1
+        weights = min(len(uses["weights"]), (self.config.wgt_depth - extras) // plan.weight_size)
+        sums = min(ACC_SLOTS, len(plan.tiles))
+        vectors = len(uses["vectors"])
+        room = self.config.acc_depth
+        while sums * plan.acc_size + vectors * plan.vector_size > room:
+            if vectors > 1:
+                vectors -= 1
+            else:
+                sums -= 1
+        wgt, inp, acc = (self.spaces[b] for b in (Buffer.WGT, Buffer.INP, Buffer.ACC))
+        at_wgt = wgt.place([extras] + [plan.weight_size] * weights)
+        at_inp = inp.place([plan.input_size] * inputs + [plan.residual_size] * residual_slots)
+        at_acc = acc.place([plan.acc_size] * sums + [plan.vector_size] * vectors)
+        self.slots = {
+            "weights": Slots(wgt, at_wgt[1:], plan.weight_size, uses["weights"]),
+            "input": Slots(inp, at_inp[:inputs], plan.input_size, uses["input"]),
+            "residual": Slots(inp, at_inp[inputs:], plan.residual_size, uses["residual"]),
+            "sums": Slots(acc, at_acc[:sums], plan.acc_size, uses["sums"]),
+            "vectors": Slots(acc, at_acc[sums:], plan.vector_size, uses["vectors"]),
+        }
+        self.extras_at = at_wgt[0]
+        if extras:
+            load = Load(Buffer.WGT, at_wgt[0], job.weights, extras)
+            free = wgt.free_behind(at_wgt[0], extras)
+            self.pending[Buffer.WGT].append(_Pending([load], layer, free, time))
+            wgt.use(at_wgt[0], extras, time + len(tiles) - 1)
+
+    def _needs(self, operation: _Operation) -> Iterator[tuple[str, Hashable, Callable[[int], list[Load]]]]:
+        """The kinds and keys of data that an operation needs, and what loads each to a place."""
+        job = self.jobs[operation.layer]
+        plan, tile = job.plan, operation.tile
+        w = plan.windows[tile.window]
+        yield "sums", ("sums", tile), lambda _: []
+        early = {step.index for step in plan.constants.early}
+        # The bias is spelled in front of the last step's weights, which the tile's end finds where they were.
+        number = len(plan.chunks) - 1 if operation.chunk is None else operation.chunk
+        chunk = plan.chunks[number]
+        if operation.chunk is not None or plan.spelled:
+            last = number == len(plan.chunks) - 1
+            offset = job.weights + plan.weight_offsets[tile.group][number]
+            size = tile.blocks.size * (chunk.size * plan.taps + (plan.spelled if last else 0))
+            yield "weights", (tile.group, number), lambda at: [Load(Buffer.WGT, at, offset, size)]
+        if operation.chunk is not None and w.plane:
+            blocks = plan.in_blocks(tile.blocks, chunk)
+            yield "input", (tile.window, blocks), lambda at: load_window(plan, w, blocks, job.input, at)
+        for index, tensor in enumerate(job.residuals):
+            if (index in early and operation.first) or (index not in early and operation.chunk is None):
+                yield (
+                    "residual",
+                    (index, tile.window, tile.group),
+                    lambda at, tensor=tensor: load_residual(w, tile.blocks, tensor, at),
+                )
+        if operation.chunk is None and plan.vector_size:
+            yield "vectors", tile.group, lambda at: self._load_vectors(job, tile, at)
+
+    @staticmethod
+    def _load_vectors(job: Job, tile: Tile, at: int) -> list[Load]:
+        constants = job.plan.constants
+        return [
+            Load(
+                Buffer.ACC,
+                at + v * tile.blocks.size,
+                job.vectors + v * constants.out_blocks + tile.blocks.start,
+                tile.blocks.size,
+            )
+            for v in range(len(constants.vectors))
+        ]
+
+    def _request(self, operation: _Operation, time: int, step_before: int) -> None:
+        operation.at["extras"] = self.extras_at
+        for kind, key, loads in self._needs(operation):
+            before = time if kind == "vectors" else step_before
+            start, free = self.slots[kind].request(key, time, before)
+            operation.at[kind, key[0] if kind == "residual" and isinstance(key, tuple) else None] = start
+            if free is None:
+                continue
+            if kind == "vectors":
+                operation.vectors = loads(start)
+            elif kind != "sums":
+                written = loads(start)
+                buffer = Buffer.WGT if kind == "weights" else Buffer.INP
+                if buffer == Buffer.INP:
+                    free = max(free, self._data_ready(operation, kind, key, time))
+                self.pending[buffer].append(_Pending(written, operation.layer, free, time))
+
+    def _data_ready(self, operation: _Operation, kind: str, key: Any, need: int) -> int:
+        """The operation that stores the last of what is loaded; one later where there is time."""
+        job = self.jobs[operation.layer]
+        w = job.plan.windows[operation.tile.window]
+        if kind == "input":
+            tensor, blocks, rows = job.input, key[1], w.in_rows
+        else:
+            tensor, blocks, rows = job.residuals[key[0]], operation.tile.blocks, w.rows
+        if tensor not in self.stored:
+            return -1
+        part = self.stored[tensor][w.image, blocks.start : blocks.stop, rows.start : rows.stop]
+        ready = int(part.max(initial=-1))
+        return ready + 1 if need > ready + 2 else ready
+
+    def _note_store(self, job: Job, tile: Tile, time: int) -> None:
+        out = job.output
+        if out not in self.stored:
+            self.stored[out] = np.full((out.images, out.blocks, out.rows), -1, np.int64)
+        w = job.plan.windows[tile.window]
+        rows = slice(w.out_rows.start, w.out_rows.stop)
+        self.stored[out][w.image, tile.blocks.start : tile.blocks.stop, rows] = time
+
+    def write(self) -> list[Draft]:
+        drafts = [Draft(Load(Buffer.INP, self.config.inp_depth - 1, self.constant, 1))]
+        writers = [TileWriter(job.plan, number) for number, job in enumerate(self.jobs)]
+        for time, operation in enumerate(self.operations):
+            drafts.extend(self._loads_before(time))
+            drafts.extend(self._compute(operation, writers[operation.layer]))
+        return drafts
+
+    def _loads_before(self, time: int) -> Iterator[Draft]:
+        """The loads that can be written before an operation, the most urgent first."""
+        ready = []
+        for queue in self.pending.values():
+            while queue and queue[0].free < time:
+                ready.append(queue.popleft())
+            if queue and queue[0].need <= time:
+                raise AssertionError(f"a load is needed at {time} before it can be written: {queue[0]}")
+        for pending in sorted(ready, key=lambda p: p.need):
+            for load in pending.loads:
+                yield Draft(load, None, pending.layer)
+
+    def _compute(self, operation: _Operation, writer: TileWriter) -> Iterator[Draft]:
+        job, tile, at = self.jobs[operation.layer], operation.tile, operation.at
+        plan = job.plan
+        residuals = {i: at["residual", i] for i in range(len(job.residuals)) if ("residual", i) in at}
+        places = Places(
+            at["sums", None], at.get(("vectors", None), 0), at["extras"], self.config.inp_depth - 1
+        )
+        wgt = at.get(("weights", None), 0)
+        if operation.chunk is None:
+            for load in operation.vectors:
+                yield Draft(load, None, operation.layer)
+            yield from writer.finish(tile, places, wgt, residuals, job.output)
+            return
+        if operation.first:
+            yield from writer.begin(tile, places, residuals)
+        inp = at.get(("input", None), 0)
+        chunk = plan.chunks[operation.chunk]
+        skip = tile.blocks.size * plan.spelled if operation.last else 0
+        yield from writer.step(tile, chunk, places, inp, wgt + skip)
