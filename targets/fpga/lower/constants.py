@@ -58,7 +58,8 @@ class Constants:
     `spelled` i8[output blocks, n, block, block]: the bias as weight elements, n to an output block; `extras`
     i8[m, block, block]: multiples of the identity for residuals; `vectors` i32[v, output blocks, batch,
     block]: operands of the vector unit. `early` residuals come before the convolution, `late` ones behind.
-    `bias_last` says that the bias may be added behind the pool, where there is less to add it to.
+    The spelled bias is added behind the pool, where there is less to add it to; where sums may wrap, which a
+    maximum would notice, `before_pool` adds it.
     """
 
     weights: BlockWeights
@@ -69,7 +70,6 @@ class Constants:
     late: tuple[ResidualStep, ...]
     epilogue: tuple[AluStep, ...]
     before_pool: tuple[AluStep, ...]
-    bias_last: bool
 
     @property
     def out_blocks(self) -> int:
@@ -110,21 +110,23 @@ def spell(values: Array, config: Config, most: int = SPELLED_MICRO_OPS) -> Array
 def constants(layer: Layer, config: Config) -> Constants:
     """The constants of a layer."""
     shifts = layer.shifts.astype(np.int64)
-    added = np.zeros(layer.outputs, np.int64) if layer.bias is None else layer.bias.astype(np.int64)
-    added = added + np.where(shifts > 0, 1 << np.maximum(shifts - 1, 0), 0)
+    bias = np.zeros(layer.outputs, np.int64) if layer.bias is None else layer.bias.astype(np.int64)
+    added = bias + np.where(shifts > 0, 1 << np.maximum(shifts - 1, 0), 0)
     low, high = _sum_range(layer)
-    wraps = bool(
-        np.any(np.minimum(low, low + added) < -(2**31)) or np.any(np.maximum(high, high + added) >= 2**31)
-    )
-    bias_last = not wraps
+    least, greatest = np.minimum(low, low + added), np.maximum(high, high + added)
+    wraps = bool(np.any(least < -(2**31)) or np.any(greatest >= 2**31))
 
     vectors: list[Array] = []
     epilogue: list[AluStep] = []
     before_pool: list[AluStep] = []
+    if wraps and layer.pool is not None and np.any(bias):
+        before_pool.append(AluStep(AluOpcode.ADD, vector=len(vectors)))
+        vectors.append(bias.astype(np.int32))
+        added = added - bias
     spelled = spell(added, config)
     if spelled is None:
         spelled = np.zeros((ceil_div(layer.outputs, config.block), 0, config.block, config.block), np.int8)
-        (epilogue if bias_last else before_pool).append(AluStep(AluOpcode.ADD, vector=len(vectors)))
+        epilogue.append(AluStep(AluOpcode.ADD, vector=len(vectors)))
         vectors.append(added.astype(np.int32))
     for step in _right_shifts(shifts):
         if isinstance(step, int):
@@ -134,10 +136,10 @@ def constants(layer: Layer, config: Config) -> Constants:
             vectors.append(step)
     # Where padding alone is read, nothing but an ALU operation may be what makes a result ready to be stored.
     certain = not wraps and not any(map(any, layer.padding))
-    least, greatest = (int(f(bound + added >> shifts)) for f, bound in ((np.min, low), (np.max, high)))
-    if not certain or least < layer.low:
+    least, greatest = low + added >> shifts, high + added >> shifts
+    if not certain or np.any(least < layer.low):
         epilogue.append(AluStep(AluOpcode.MAX, imm=layer.low))
-    if not certain or greatest > layer.high:
+    if not certain or np.any(greatest > layer.high):
         epilogue.append(AluStep(AluOpcode.MIN, imm=layer.high))
 
     early, late, extras = _residual_steps(layer, config)
@@ -151,7 +153,6 @@ def constants(layer: Layer, config: Config) -> Constants:
         late,
         tuple(epilogue),
         tuple(before_pool),
-        bias_last,
     )
 
 

@@ -17,7 +17,7 @@ import numpy as np
 
 from hardy.targets.fpga.lower.geometry import Span, Window, places
 from hardy.targets.fpga.lower.kernels import ONCE, Kernel, Loop, is_hazardous, pieces, spread, uops
-from hardy.targets.fpga.lower.plan import Plan
+from hardy.targets.fpga.lower.plan import SPARE, Plan
 
 Array = np.ndarray[Any, Any]
 
@@ -67,7 +67,7 @@ class _Step:
         self.block_wgt = np.arange(blocks.size) * chunk.size * taps
         self.chunk_src = np.arange(chunk.size) * w.plane
         self.chunk_wgt = np.arange(chunk.size) * taps
-        self.spare = (w.positions * blocks.size, w.positions * blocks.size + 1)
+        self.spare = range(w.positions * blocks.size, w.positions * blocks.size + SPARE)
 
     def _taps(self) -> Iterable[_Tap]:
         w, rows, columns = self.w, self.plan.rows, self.plan.columns

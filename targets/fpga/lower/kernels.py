@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -117,12 +118,23 @@ def spread(kernel: Kernel, spare: Sequence[int]) -> Kernel:
     for dst, src, wgt in kernel.uops.tolist():
         pad(dst)
         rows.append((dst, src, wgt))
-    # The list runs again from its start: what ends it must not meet what begins it.
     if kernel.outer.count * kernel.inner.count > 1:
-        while is_hazardous(replace(kernel, uops=np.asarray(rows), outer=Loop(2), inner=ONCE)):
-            recent = [row[0] for row in rows[1 - HAZARD_DISTANCE :]]
-            rows.append((next(s for s in spare if s not in recent), *rows[-1][1:]))
+        rows.extend((dst, *rows[-1][1:]) for dst in _seam([row[0] for row in rows], spare))
     return replace(kernel, uops=np.asarray(rows, np.int64), spread=True)
+
+
+def _seam(sequence: list[int], spare: Sequence[int]) -> tuple[int, ...]:
+    """The fewest spare accumulators between a sequence and its repetition."""
+    reach = HAZARD_DISTANCE - 1
+    end, begin = sequence[-reach:], (sequence * reach)[:reach]
+    for count in range(HAZARD_DISTANCE + 1):
+        for between in product(spare, repeat=count):
+            # A short sequence meets itself again behind the seam.
+            around = [*end, *between, *begin] if len(sequence) >= reach else [*(sequence + [*between]) * 3]
+            near = (around[i : i + HAZARD_DISTANCE] for i in range(len(around)))
+            if all(len(set(part)) == len(part) for part in near):
+                return between
+    raise AssertionError(f"{len(spare)} spare accumulators do not keep {sequence} from its repetition")
 
 
 def pieces(kernel: Kernel, most: int) -> list[Kernel]:

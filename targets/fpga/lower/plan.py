@@ -17,7 +17,7 @@ from hardy.targets.fpga.lower.geometry import Axis, Span, Window, axes, window
 from hardy.targets.fpga.lower.layer import Layer
 from hardy.targets.fpga.lower.layout import ceil_div
 
-SPARE = 2
+SPARE = 3
 """Accumulators of a tile that no result uses (kernels.spread)."""
 RESERVED_INPUTS = 1
 """Input elements that hold the constant input, at the end of the buffer."""

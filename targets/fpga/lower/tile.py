@@ -118,14 +118,11 @@ class TileWriter:
         sums = [(at.acc + b * w.positions, w.positions) for b in range(tile.blocks.size)]
         for late in constants.late:
             yield from self._residual(late, tile, at, residuals[late.index])
-        if self.plan.layer.pool is not None and not constants.bias_last:
-            yield from self._bias(w, tile, at, spelled, self._all(w))
         for operation in constants.before_pool:
             yield self._operate(operation, w, tile, at, self._all(w))
         yield from self._pool(w, tile, at)
         results = self._results(w)
-        if self.plan.layer.pool is None or constants.bias_last:
-            yield from self._bias(w, tile, at, spelled, results)
+        yield from self._bias(w, tile, at, spelled, results)
         for operation in constants.epilogue:
             yield self._operate(operation, w, tile, at, results)
         yield from self._store(w, tile, out, sums, results)
@@ -145,8 +142,15 @@ class TileWriter:
         return self._steps[key]
 
     def _residual(self, step: ResidualStep, tile: Tile, at: Places, inp: int) -> Iterator[Draft]:
-        count = self.plan.windows[tile.window].positions * tile.blocks.size
-        kernel = run(at.acc, count, inp, at.extras + step.element, step=Loop(count, 1, 1))
+        w = self.plan.windows[tile.window]
+        element = at.extras + step.element
+        if self.plan.layer.pool is None:
+            count = w.positions * tile.blocks.size
+            kernel = run(at.acc, count, inp, element, step=Loop(count, 1, 1))
+        else:
+            place = places(w, self.plan.rows, self.plan.columns).ravel()
+            listed = uops(at.acc + place, inp + np.arange(w.positions), element)
+            kernel = Kernel(listed, Loop(tile.blocks.size, w.positions, w.positions))
         for _ in range(step.times):
             yield self._draft(kernel)
 
@@ -271,7 +275,7 @@ def _pool_kernels(plan: Plan, w: Window, blocks: int) -> Iterator[Kernel]:
             spelled = [uops(*(p[None, :, c] + offsets for c in (0, 1))) for p in pairs]
             kernel = Kernel(np.concatenate(spelled))
             if is_hazardous(kernel):
-                kernel = spread(kernel, (w.positions * blocks, w.positions * blocks + 1))
+                kernel = spread(kernel, range(w.positions * blocks, w.positions * blocks + SPARE))
         yield from pieces(kernel, plan.config.uop_depth // 2)
 
 
