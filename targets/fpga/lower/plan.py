@@ -7,7 +7,7 @@ blocks; a step needs a chunk of the input and a chunk of the weights.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from itertools import pairwise
 
 from hardy.compiler.errors import TargetError
@@ -51,22 +51,26 @@ class Tile:
     blocks: Span
 
 
+@dataclass(frozen=True)
+class Shortage:
+    """A buffer that holds too few elements, and what for."""
+
+    buffer: str
+    what: str
+    has: int
+    needs: int
+
+
 class Plan:
-    """A layer in tiles. Raises TargetError where a tile exceeds a buffer."""
+    """A layer in tiles. Whether they fit is what `shortage` says."""
 
     def __init__(self, layer: Layer, constants: Constants, config: Config, tiling: Tiling) -> None:
         self.layer, self.constants, self.config, self.tiling = layer, constants, config, tiling
         self.rows, self.columns = axes(layer)
         images = ceil_div(layer.shape[0], config.batch)
-        self.windows: tuple[Window, ...] = tuple(
-            window(image, r, c, self.rows, self.columns)
-            for image in range(images)
-            for r in _spans(self.rows.out, tiling.rows)
-            for c in _spans(self.columns.out, tiling.columns)
-        )
+        self.windows = _windows(images, self.rows, self.columns, tiling.rows, tiling.columns)
         self.groups = _spans(constants.out_blocks, tiling.blocks)
         self.chunks = _spans(constants.weights.count, tiling.chunk)
-        self._check()
 
     @cached_property
     def tiles(self) -> tuple[Tile, ...]:
@@ -128,26 +132,42 @@ class Plan:
         """Accumulators that hold constants of a tile's output blocks."""
         return len(self.constants.vectors) * max(g.size for g in self.groups)
 
-    def _check(self) -> None:
-        config = self.config
-        extras = len(self.constants.extras)
-        for buffer, has, needs, what in (
+    def shortage(self) -> Shortage | None:
+        """The first buffer that a tile exceeds."""
+        config, residuals = self.config, len(self.layer.residuals)
+        for buffer, what, has, needs in (
             (
                 "input",
+                "a step's input" + (" and residuals" if residuals else ""),
                 config.inp_depth - RESERVED_INPUTS,
-                self.input_size + self.residual_size * len(self.layer.residuals),
-                f"a step's input and {len(self.layer.residuals)} residuals",
+                self.input_size + self.residual_size * residuals,
             ),
-            ("weight", config.wgt_depth, self.weight_size + extras, "a step's weights"),
-            ("accumulator", config.acc_depth, self.acc_size + self.vector_size, "a tile's sums and constants"),
+            (
+                "weight",
+                "a step's weights",
+                config.wgt_depth,
+                self.weight_size + len(self.constants.extras),
+            ),
+            (
+                "accumulator",
+                "a tile's sums and constants",
+                config.acc_depth,
+                self.acc_size + self.vector_size,
+            ),
         ):
             if needs > has:
-                raise TargetError(
-                    f"a tile of {self.tiling} needs {needs} elements of the {buffer} buffer for {what}; "
-                    f"configuration {config.name} has {has}",
-                    where=self.layer.name,
-                    hint=f"use a configuration with a larger {buffer} buffer, or split the layer",
-                )
+                return Shortage(buffer, what, has, needs)
+        return None
+
+    def require_fit(self) -> None:
+        """Raises TargetError where a tile exceeds a buffer."""
+        if (short := self.shortage()) is not None:
+            raise TargetError(
+                f"a tile of {self.tiling} needs {short.needs} elements of the {short.buffer} buffer for "
+                f"{short.what}; configuration {self.config.name} has {short.has}",
+                where=f"{self.layer.name}: {self.layer}",
+                hint=f"use a configuration with a larger {short.buffer} buffer, or split the layer",
+            )
 
     @cached_property
     def weight_offsets(self) -> tuple[tuple[int, ...], ...]:
@@ -162,10 +182,18 @@ class Plan:
             result.append(tuple(row))
         return tuple(result)
 
-    def axis(self, number: int) -> Axis:
-        return (self.rows, self.columns)[number]
+
+@lru_cache(maxsize=4096)
+def _windows(images: int, rows: Axis, columns: Axis, height: int, width: int) -> tuple[Window, ...]:
+    return tuple(
+        window(image, r, c, rows, columns)
+        for image in range(images)
+        for r in _spans(rows.out, height)
+        for c in _spans(columns.out, width)
+    )
 
 
+@lru_cache(maxsize=4096)
 def _spans(size: int, tile: int) -> tuple[Span, ...]:
     """[0, size) in as many spans as tiles of at most `tile` need, as even as they can be."""
     count = ceil_div(size, tile)

@@ -4,19 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
 
 from hardy.compiler.errors import TargetError
+from hardy.targets.fpga.board import Memory, find_memory
 from hardy.targets.fpga.config import Config, find_config
+from hardy.targets.fpga.cycles import estimate
 from hardy.targets.fpga.isa import Instruction, encode
 from hardy.targets.fpga.lower.constants import Constants, constant_input, constants
+from hardy.targets.fpga.lower.geometry import axes
 from hardy.targets.fpga.lower.layer import Layer, Shape
 from hardy.targets.fpga.lower.layout import pack_activation, packed_shape, unpack_activation
 from hardy.targets.fpga.lower.memory import Image, Lifetime, share
 from hardy.targets.fpga.lower.plan import Plan, Tiling
 from hardy.targets.fpga.lower.schedule import Job, schedule
+from hardy.targets.fpga.lower.search import search, signature
 from hardy.targets.fpga.lower.tile import Tensor, check_pool
 from hardy.targets.fpga.lower.tokens import insert_tokens
 from hardy.targets.fpga.lower.uops import place_uops
@@ -121,21 +126,49 @@ class Program:
 
 
 def compile_layers(
-    network: Network, config: Config | str = "pynq-z1", *, tilings: Sequence[Tiling]
+    network: Network,
+    config: Config | str = "pynq-z1",
+    memory: Memory | str = "axi64",
+    *,
+    tilings: Sequence[Tiling] | None = None,
 ) -> Program:
     """The program of a network: one stream of instructions, without a barrier between layers.
 
-    Raises TargetError for what does not fit, with the buffer that is too small.
+    Tilings are searched for a memory unless they are given, one a layer. Raises TargetError for what does not
+    fit, with the buffer that is too small.
     """
     config = find_config(config) if isinstance(config, str) else config
+    memory = find_memory(memory) if isinstance(memory, str) else memory
     network.shapes()
-    prepared = [constants(call.layer, config) for call in network.calls]
+    found: dict[Any, Tiling] = {}
     plans = []
-    for call, values, tiling in zip(network.calls, prepared, tilings, strict=True):
-        plan = Plan(call.layer, values, config, tiling)
-        check_pool(call.layer.name, (plan.rows, plan.columns))
+    for number, call in enumerate(network.calls):
+        layer = call.layer
+        check_pool(layer.name, axes(layer))
+        values = constants(layer, config)
+        if tilings is not None:
+            tiling = tilings[number]
+        else:
+            key = signature(layer, values)
+            if key not in found:
+                found[key] = search(layer, values, config, memory, partial(measure, memory=memory)).tiling
+            tiling = found[key]
+        plan = Plan(layer, values, config, tiling)
+        plan.require_fit()
         plans.append(plan)
     return assemble(network, plans, config)
+
+
+def alone(layer: Layer) -> Network:
+    """A network of one layer: its input is `x`, its residuals `r0`, `r1`, ..., its result `y`."""
+    residuals = {f"r{i}": layer.conv_shape for i in range(len(layer.residuals))}
+    return Network({"x": layer.shape, **residuals}, (Call(layer, ("x", *residuals), "y"),), ("y",))
+
+
+def measure(plan: Plan, memory: Memory) -> float:
+    """The cycles of a plan's layer alone, in the cycle model."""
+    program = assemble(alone(plan.layer), [plan], plan.config)
+    return estimate(program.instructions, plan.config, memory).cycles
 
 
 def assemble(network: Network, plans: Sequence[Plan], config: Config) -> Program:
