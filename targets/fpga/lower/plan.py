@@ -68,7 +68,8 @@ class Plan:
         self.layer, self.constants, self.config, self.tiling = layer, constants, config, tiling
         self.rows, self.columns = axes(layer)
         images = ceil_div(layer.shape[0], config.batch)
-        self.windows = _windows(images, self.rows, self.columns, tiling.rows, tiling.columns)
+        self.grid = _grid(images, self.rows, self.columns, tiling.rows, tiling.columns)
+        self.windows = self.grid.windows
         self.groups = _spans(constants.out_blocks, tiling.blocks)
         self.chunks = _spans(constants.weights.count, tiling.chunk)
 
@@ -89,6 +90,22 @@ class Plan:
         start = self.constants.weights.start
         return Span(start[blocks.start] + chunk.start, start[blocks.stop - 1] + chunk.stop)
 
+    @property
+    def full_width(self) -> bool:
+        """Whether windows read whole rows of the input, every one: a block's are one piece of DRAM."""
+        w = self.windows[0]
+        return w.in_columns.size == self.columns.size and self.rows.step == 1
+
+    @cached_property
+    def blocks(self) -> int:
+        """Output blocks of the largest tile."""
+        return max(g.size for g in self.groups)
+
+    @cached_property
+    def chunk(self) -> int:
+        """Input blocks of the largest step."""
+        return max(c.size for c in self.chunks)
+
     @cached_property
     def taps(self) -> int:
         return self.layer.kernel[0] * self.layer.kernel[1]
@@ -101,8 +118,10 @@ class Plan:
     @cached_property
     def input_size(self) -> int:
         """Input elements of the largest step."""
-        most = max(self.in_blocks(g, c).size for g in self.groups for c in self.chunks)
-        return most * max(w.plane for w in self.windows)
+        most = self.chunk
+        if self.constants.weights.start[-1]:
+            most = max(self.in_blocks(g, c).size for g in self.groups for c in self.chunks)
+        return most * self.grid.plane
 
     @property
     def input_slots(self) -> int:
@@ -114,23 +133,22 @@ class Plan:
         """Input elements of the largest tile of a residual; 0 without one."""
         if not self.layer.residuals:
             return 0
-        return max(w.positions for w in self.windows) * max(g.size for g in self.groups)
+        return self.grid.positions * self.blocks
 
     @cached_property
     def weight_size(self) -> int:
         """Weight elements of the largest step, with the bias spelled in front of the last."""
-        groups, chunks = max(g.size for g in self.groups), max(c.size for c in self.chunks)
-        return groups * (chunks * self.taps + self.spelled)
+        return self.blocks * (self.chunk * self.taps + self.spelled)
 
     @cached_property
     def acc_size(self) -> int:
         """Accumulators of the largest tile."""
-        return max(w.positions for w in self.windows) * max(g.size for g in self.groups) + SPARE
+        return self.grid.positions * self.blocks + SPARE
 
     @cached_property
     def vector_size(self) -> int:
         """Accumulators that hold constants of a tile's output blocks."""
-        return len(self.constants.vectors) * max(g.size for g in self.groups)
+        return len(self.constants.vectors) * self.blocks
 
     def shortage(self) -> Shortage | None:
         """The first buffer that a tile exceeds."""
@@ -183,13 +201,33 @@ class Plan:
         return tuple(result)
 
 
+@dataclass(frozen=True)
+class Grid:
+    """The windows of a layer, with the largest and the sum of what they hold."""
+
+    windows: tuple[Window, ...]
+    positions: int
+    plane: int
+    outputs: int
+    all_positions: int
+    all_planes: int
+
+
 @lru_cache(maxsize=4096)
-def _windows(images: int, rows: Axis, columns: Axis, height: int, width: int) -> tuple[Window, ...]:
-    return tuple(
+def _grid(images: int, rows: Axis, columns: Axis, height: int, width: int) -> Grid:
+    windows = tuple(
         window(image, r, c, rows, columns)
         for image in range(images)
         for r in _spans(rows.out, height)
         for c in _spans(columns.out, width)
+    )
+    return Grid(
+        windows,
+        max(w.positions for w in windows),
+        max(w.plane for w in windows),
+        max(w.outputs for w in windows),
+        sum(w.positions for w in windows),
+        sum(w.plane for w in windows),
     )
 
 

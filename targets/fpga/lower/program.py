@@ -156,7 +156,7 @@ def compile_layers(
         plan = Plan(layer, values, config, tiling)
         plan.require_fit()
         plans.append(plan)
-    return assemble(network, plans, config)
+    return assemble(network, plans, config, memory)
 
 
 def alone(layer: Layer) -> Network:
@@ -167,11 +167,11 @@ def alone(layer: Layer) -> Network:
 
 def measure(plan: Plan, memory: Memory) -> float:
     """The cycles of a plan's layer alone, in the cycle model."""
-    program = assemble(alone(plan.layer), [plan], plan.config)
+    program = assemble(alone(plan.layer), [plan], plan.config, memory)
     return estimate(program.instructions, plan.config, memory).cycles
 
 
-def assemble(network: Network, plans: Sequence[Plan], config: Config) -> Program:
+def assemble(network: Network, plans: Sequence[Plan], config: Config, memory: Memory) -> Program:
     """The program of layers whose tiles are chosen."""
     shapes = network.shapes()
     image = Image()
@@ -188,7 +188,7 @@ def assemble(network: Network, plans: Sequence[Plan], config: Config) -> Program
         Job(plan, tensor(call.inputs[0]), tuple(map(tensor, call.inputs[1:])), tensor(call.output), w, v)
         for call, plan, w, v in zip(network.calls, plans, weights, vectors, strict=True)
     ]
-    drafts = schedule(jobs, config, constant)
+    drafts = schedule(jobs, config, memory, constant)
     uop_base = image.reserve(0, config.uop_bytes) // config.uop_bytes
     placed, words = place_uops(drafts, config, uop_base)
     image.add(words, config.uop_bytes)

@@ -14,7 +14,9 @@ from typing import Any
 
 import numpy as np
 
+from hardy.targets.fpga.board import Memory
 from hardy.targets.fpga.config import Config
+from hardy.targets.fpga.elements import element_bytes
 from hardy.targets.fpga.isa import Buffer, Load
 from hardy.targets.fpga.lower.plan import RESERVED_INPUTS, Plan, Tile
 from hardy.targets.fpga.lower.residency import Slots, Space
@@ -60,14 +62,17 @@ class _Operation:
     vectors: list[Load] = field(default_factory=list)
 
 
-def schedule(jobs: Sequence[Job], config: Config, constant: int) -> list[Draft]:
-    """The drafts of all jobs in order; `constant` is the DRAM element of the constant input."""
-    return _Schedule(jobs, config, constant).write()
+def schedule(jobs: Sequence[Job], config: Config, memory: Memory, constant: int) -> list[Draft]:
+    """The drafts of all jobs in order; `constant` is the DRAM element of the constant input.
+
+    The memory decides what is loaded first, nothing else.
+    """
+    return _Schedule(jobs, config, memory, constant).write()
 
 
 class _Schedule:
-    def __init__(self, jobs: Sequence[Job], config: Config, constant: int) -> None:
-        self.jobs, self.config, self.constant = jobs, config, constant
+    def __init__(self, jobs: Sequence[Job], config: Config, memory: Memory, constant: int) -> None:
+        self.jobs, self.config, self.memory, self.constant = jobs, config, memory, constant
         self.operations: list[_Operation] = []
         self.pending: dict[Buffer, deque[_Pending]] = {Buffer.WGT: deque(), Buffer.INP: deque()}
         self.stored: dict[Tensor, Array] = {}
@@ -231,22 +236,61 @@ class _Schedule:
     def write(self) -> list[Draft]:
         drafts = [Draft(Load(Buffer.INP, self.config.inp_depth - 1, self.constant, 1))]
         writers = [TileWriter(job.plan, number) for number, job in enumerate(self.jobs)]
+        cycles = [self._cycles(operation) for operation in self.operations]
+        # When each operation would begin if nothing waited for loads; how far behind that computing is; when
+        # the load queue is free.
+        begins = np.concatenate([[0.0], np.cumsum(cycles)])
+        late = busy = 0.0
         for time, operation in enumerate(self.operations):
-            drafts.extend(self._loads_before(time))
+            arrives = 0.0
+            for pending in self._loads_before(time, begins + late, busy):
+                busy = max(busy, begins[pending.free + 1] + late) + self._load_cycles(pending)
+                arrives = busy if pending.need <= time else arrives
+                drafts.extend(Draft(load, None, pending.layer) for load in pending.loads)
+            late += max(0.0, arrives - begins[time] - late)
             drafts.extend(self._compute(operation, writers[operation.layer]))
         return drafts
 
-    def _loads_before(self, time: int) -> Iterator[Draft]:
-        """The loads that can be written before an operation, the most urgent first."""
-        ready = []
+    def _loads_before(self, time: int, begins: Array, busy: float) -> Iterator[_Pending]:
+        """The loads to write before an operation, the most urgent first.
+
+        The load queue runs in order. Where the most urgent load has to wait for its place, one that is needed
+        later goes first if that does not make the urgent one late, or is done before anything else can be.
+        """
+        while True:
+            heads = [queue[0] for queue in self.pending.values() if queue]
+            ready = [head for head in heads if head.free < time]
+            if not ready:
+                break
+            chosen = min(ready, key=lambda head: head.need)
+            end = max(busy, begins[chosen.free + 1]) + self._load_cycles(chosen)
+            if chosen.need > time and end > begins[time + 1]:
+                urgent = [head for head in heads if head.free >= time and head.need < chosen.need]
+                if any(end + self._load_cycles(head) > begins[head.need] for head in urgent):
+                    break
+            busy = end
+            next(queue for queue in self.pending.values() if queue and queue[0] is chosen).popleft()
+            yield chosen
         for queue in self.pending.values():
-            while queue and queue[0].free < time:
-                ready.append(queue.popleft())
             if queue and queue[0].need <= time:
                 raise AssertionError(f"a load is needed at {time} before it can be written: {queue[0]}")
-        for pending in sorted(ready, key=lambda p: p.need):
-            for load in pending.loads:
-                yield Draft(load, None, pending.layer)
+
+    def _cycles(self, operation: _Operation) -> float:
+        """About how many cycles an operation computes."""
+        plan = self.jobs[operation.layer].plan
+        w, blocks = plan.windows[operation.tile.window], operation.tile.blocks.size
+        if operation.chunk is None:
+            return blocks * (w.positions + 2 * len(plan.constants.epilogue) * w.outputs)
+        return blocks * w.positions * plan.taps * plan.chunks[operation.chunk].size
+
+    def _load_cycles(self, pending: _Pending) -> float:
+        """About how many cycles loads take."""
+        memory, total = self.memory, 0.0
+        for load in pending.loads:
+            rows = 1 if load.stride == load.x_size else load.y_size
+            beats = memory.beats(load.x_size * load.y_size * element_bytes(load.buffer, self.config) // rows)
+            total += memory.latency + rows * max(beats, (beats + memory.latency) / memory.outstanding)
+        return total
 
     def _compute(self, operation: _Operation, writer: TileWriter) -> Iterator[Draft]:
         job, tile, at = self.jobs[operation.layer], operation.tile, operation.at

@@ -15,7 +15,7 @@ from typing import Any
 from hardy.targets.fpga.board import Memory
 from hardy.targets.fpga.config import Config
 from hardy.targets.fpga.lower.constants import Constants
-from hardy.targets.fpga.lower.geometry import Axis, Span, axes
+from hardy.targets.fpga.lower.geometry import Axis, Span, Window, axes
 from hardy.targets.fpga.lower.layer import Layer
 from hardy.targets.fpga.lower.layout import ceil_div
 from hardy.targets.fpga.lower.plan import Plan, Tiling
@@ -105,55 +105,70 @@ def _parts(size: int, most: int = 64) -> list[int]:
     return sorted(found, reverse=True)[:most]
 
 
-def predict(plan: Plan, memory: Memory) -> float:
-    """About how many cycles a plan takes."""
-    layer, constants, config = plan.layer, plan.constants, plan.config
+def predict(plan: Plan, least: Work, memory: Memory) -> float:
+    """About how many cycles a plan takes; `least` is the layer's work."""
+    layer, constants, config, grid = plan.layer, plan.constants, plan.config, plan.grid
     windows, groups, chunks = len(plan.windows), len(plan.groups), len(plan.chunks)
     tiles, steps = windows * groups, windows * groups * chunks
-    least = work(layer, constants, config)
-    positions = sum(w.positions for w in plan.windows) * constants.out_blocks
-    conv = positions / max(1, constants.out_blocks * layer.conv_shape[2] * layer.conv_shape[3])
+    positions = grid.all_positions * constants.out_blocks
+    images = ceil_div(layer.shape[0], config.batch)
+    repeated = positions / (images * constants.out_blocks * layer.conv_shape[2] * layer.conv_shape[3])
     compute = (
-        least.gemm * conv
-        + least.alu
+        (least.gemm + least.alu) * repeated
         + positions * (1 + plan.spelled)
         + tiles * INSTRUCTION_CYCLES * (4 + len(constants.epilogue) + len(layer.residuals))
         + steps * INSTRUCTION_CYCLES
     )
-    widest = max(w.positions for w in plan.windows)
-    rows = max(w.rows.size for w in plan.windows)
-    blocks, chunk = max(g.size for g in plan.groups), max(c.size for c in plan.chunks)
-    listed = plan.taps * min(
-        widest, *((blocks * widest // rows, chunk * widest // rows) if layer.pool is None else (widest,))
-    )
-    kernels = min(steps, chunks * (2 if tiles > 1 else 1) * min(windows, 3))
+
+    # Micro-ops: what the best pair of loops leaves, for every place that the data of a step may have.
+    height = max(w.rows.size for w in plan.windows[:3])
+    listed = grid.positions
+    if layer.pool is None:
+        listed = min(listed, plan.blocks * grid.positions // height, plan.chunk * grid.positions // height)
+    listed *= plan.taps
+    kernels = min(steps, chunks * min(tiles, 2) * min(windows, 3))
     uops = listed * (kernels if listed * kernels <= config.uop_depth else steps) / 2
 
-    wgt_slots = config.wgt_depth // plan.weight_size
-    inp_slots = (config.inp_depth - 1 - plan.residual_size * len(layer.residuals)) // plan.input_size
-    weight_bytes = (steps // windows) * plan.weight_size * config.wgt_bytes
-    input_bytes = sum(w.plane for w in plan.windows) * ceil_div(layer.shape[1], config.block) * config.inp_bytes
-    if plan.tiling.weights_first:
-        again = 1 if chunks <= wgt_slots else windows
-        weight_traffic = weight_bytes * again
-        input_traffic = input_bytes * (1 if windows * chunks <= inp_slots else groups)
-        grouped = constants.weights.count < ceil_div(layer.shape[1], config.block)
-        input_traffic = input_bytes if grouped else input_traffic
-    else:
-        input_traffic = input_bytes * (1 if chunks <= inp_slots else groups)
-        weight_traffic = weight_bytes * (1 if groups * chunks <= wgt_slots else windows)
-    results = windows and sum(w.outputs for w in plan.windows) * constants.out_blocks * config.out_bytes
-    residual = positions * len(layer.residuals) * config.inp_bytes
-    dma = (weight_traffic + input_traffic + results + residual) / memory.bytes_per_cycle
-    dma += steps * LOAD_CYCLES
-    start = (plan.weight_size * config.wgt_bytes + plan.input_size * config.inp_bytes) / memory.bytes_per_cycle
+    wgt_slots = config.wgt_depth // max(plan.weight_size, 1)
+    inp_slots = (config.inp_depth - 1 - plan.residual_size * len(layer.residuals)) // max(plan.input_size, 1)
+    input_blocks = ceil_div(layer.shape[1], config.block)
+    # How often everything is loaded: inputs for each group of output blocks, weights for each window.
+    dense = constants.weights.count == input_blocks
+    input_turns = 1 if not dense or windows * chunks <= inp_slots else groups
+    weight_turns = 1 if groups * chunks <= wgt_slots else windows
+    if plan.tiling.weights_first and chunks <= wgt_slots:
+        weight_turns = 1
+    elif not plan.tiling.weights_first and chunks <= inp_slots:
+        input_turns = 1
+    step_input, step_weights = (
+        _load_cycles(memory, plan.chunk, grid.plane * config.inp_bytes, plan.full_width, plan.windows[0]),
+        _load_cycles(memory, 1, plan.weight_size * config.wgt_bytes, True, plan.windows[0]),
+    )
+    input_loads = windows * chunks * input_turns * (1 if dense else groups)
+    weight_loads = groups * chunks * weight_turns
+    loads = input_loads * step_input + weight_loads * step_weights
+    residual = positions * len(layer.residuals) * config.inp_bytes / memory.bytes_per_cycle
+    start = step_input + step_weights
     end = plan.acc_size * config.out_bytes / memory.bytes_per_cycle
+    stored = (
+        images * constants.out_blocks * layer.out_shape[2] * layer.out_shape[3] * config.out_bytes
+    ) / memory.bytes_per_cycle
+    # With one place for what changes, nothing is loaded while the step before computes.
     serial = 0.0
-    if inp_slots < 2 and input_traffic > plan.input_size * config.inp_bytes:
-        serial += input_traffic / memory.bytes_per_cycle
-    if wgt_slots < 2 and weight_traffic > plan.weight_size * config.wgt_bytes:
-        serial += weight_traffic / memory.bytes_per_cycle
-    return max(compute + uops, dma) + start + end + serial
+    if inp_slots < 2 and input_loads > 1:
+        serial += input_loads * step_input
+    if wgt_slots < 2 and weight_loads > 1:
+        serial += weight_loads * step_weights
+    return max(compute + uops, loads + residual + stored) + start + end + serial
+
+
+def _load_cycles(memory: Memory, blocks: int, nbytes: int, whole: bool, w: Window) -> float:
+    """Cycles of the loads of `blocks` planes of `nbytes`, row by row unless they are as wide as the tensor."""
+    rows = 1 if whole else max(w.in_height, 1)
+    beats = nbytes / rows / memory.bytes_per_cycle
+    bursts = max(1.0, beats / memory.burst)
+    each = max(beats, (beats + memory.latency * bursts) / memory.outstanding)
+    return blocks * rows * each + (1 if whole else blocks) * LOAD_CYCLES
 
 
 @dataclass(frozen=True)
@@ -169,10 +184,9 @@ def search(
     layer: Layer, constants: Constants, config: Config, memory: Memory, measure: Callable[[Plan], float]
 ) -> Found:
     """The best tiling of a layer. `measure` gives the cycles of a plan in the cycle model."""
-    ranked = []
-    for plan in candidates(layer, constants, config):
-        ranked.append((predict(plan, memory), len(ranked), plan))
-    tried = [(measure(plan), rank, plan) for rank, (_, _, plan) in enumerate(nsmallest(CONFIRMED, ranked))]
+    least = work(layer, constants, config)
+    ranked = [(predict(plan, least, memory), n, plan) for n, plan in enumerate(candidates(layer, constants, config))]
+    tried = [(measure(plan), n, plan) for _, n, plan in nsmallest(CONFIRMED, ranked)]
     cycles, _, plan = min(tried)
     return Found(plan.tiling, cycles, len(ranked))
 

@@ -20,7 +20,7 @@ from hardy.targets.fpga.config import Config
 from hardy.targets.fpga.isa import Alu, Buffer, Finish, Gemm, Instruction, Load, ProgramError, Tokens, layouts
 from hardy.targets.fpga.lower.access import History, accesses
 from hardy.targets.fpga.queues import Queue, queue_of
-from hardy.targets.fpga.simulator.schedule import schedule
+from hardy.targets.fpga.schedule import schedule
 
 Array = np.ndarray[Any, Any]
 Clock = tuple[int, int, int]
