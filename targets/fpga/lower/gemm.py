@@ -117,7 +117,7 @@ class _Step:
                 taps = taps[:1]
             listed = np.concatenate([self._list(tap, loops) for tap in taps])
             kernel = Kernel(listed, outer, inner)
-            if is_hazardous(kernel):
+            if is_hazardous(kernel, kernel.gemm()):
                 if any(loop.dst and loop.count > 1 for loop in (outer, inner)):
                     return None
                 kernel = spread(kernel, self.spare)

@@ -57,6 +57,14 @@ class Axis:
         return Span(start, max(stop, start))
 
     @property
+    def carries(self) -> bool:
+        """Whether windows of the pool overlap, and only where their results do not replace anything.
+
+        Then the rows that two tiles share can be left in the accumulators by the first for the second.
+        """
+        return self.pool_padding < self.pool_stride < self.pool_kernel <= self.pool_stride + self.pool_padding
+
+    @property
     def step(self) -> int:
         """Distance of the inputs that are read: a 1-wide kernel reads every stride-th one."""
         return self.stride if self.kernel == 1 else 1
@@ -109,6 +117,8 @@ class Window:
     in_columns: Span
     in_height: int
     """Input rows that are loaded: every `step`-th of `in_rows`."""
+    carried: bool = False
+    """Whether the rows before `rows` that the results need are left by the window above."""
 
     @property
     def positions(self) -> int:
@@ -126,12 +136,17 @@ class Window:
         return self.in_height * self.in_columns.size
 
 
-def window(image: int, out_rows: Span, out_columns: Span, rows: Axis, columns: Axis) -> Window:
-    """The window of a span of results."""
+def window(
+    image: int, out_rows: Span, out_columns: Span, rows: Axis, columns: Axis, above: Window | None = None
+) -> Window:
+    """The window of a span of results. Rows that the window `above` has computed are not computed again."""
     conv_rows, conv_columns = rows.conv_span(out_rows), columns.conv_span(out_columns)
+    if above is not None:
+        conv_rows = Span(max(conv_rows.start, above.rows.stop), conv_rows.stop)
     in_rows, in_columns = rows.input_span(conv_rows), columns.input_span(conv_columns)
     height = -(-in_rows.size // rows.step)
-    return Window(image, out_rows, out_columns, conv_rows, conv_columns, in_rows, in_columns, height)
+    carried = above is not None
+    return Window(image, out_rows, out_columns, conv_rows, conv_columns, in_rows, in_columns, height, carried)
 
 
 def places(w: Window, rows: Axis, columns: Axis) -> Array:

@@ -1,8 +1,8 @@
 """Micro-op kernels: lists of (dst, src, wgt) indices, and the two loops of an instruction around them.
 
-The multiplier array of VTA's HLS build is pipelined without a check for reuse: the same `dst` must not come
-twice within `HAZARD_DISTANCE` consecutive micro-ops of an instruction. Lists here keep to that; where a tile
-has too few accumulators, micro-ops on spare ones are put in between (`spread`).
+The published bitstream is pipelined without a check for reuse: the same accumulator must not come twice within
+`PUBLISHED_SPACING` consecutive micro-ops of an instruction. Lists here keep to that; where a tile has too few
+accumulators, micro-ops on spare ones are put in between (`spread`).
 """
 
 from __future__ import annotations
@@ -14,11 +14,10 @@ from typing import Any
 
 import numpy as np
 
-from hardy.targets.fpga.isa import Alu, Gemm, Instruction, Pair
+from hardy.targets.fpga.isa import Alu, AluOpcode, Gemm
+from hardy.targets.fpga.simulator.hazards import PUBLISHED_SPACING, too_close
 
 Array = np.ndarray[Any, Any]
-
-HAZARD_DISTANCE = 3
 
 
 @dataclass(frozen=True)
@@ -56,14 +55,15 @@ class Kernel:
             (0, len(self.uops)), (o.count, i.count), (o.dst, i.dst), (o.src, i.src), (o.wgt, i.wgt), reset
         )
 
-    def alu(self, opcode: Any, imm: int | None = None) -> Alu:
+    def alu(self, opcode: AluOpcode, imm: int | None = None) -> Alu:
         """The instruction; its micro-op range is filled in when micro-ops are placed."""
         o, i = self._loops()
         return Alu(opcode, (0, len(self.uops)), (o.count, i.count), (o.dst, i.dst), (o.src, i.src), imm)
 
     def _loops(self) -> tuple[Loop, Loop]:
         # A factor of a loop that runs once means nothing; left in, it might not fit its field.
-        return tuple(loop if loop.count > 1 else ONCE for loop in (self.outer, self.inner))  # type: ignore[return-value] # two of two
+        outer, inner = (loop if loop.count > 1 else ONCE for loop in (self.outer, self.inner))
+        return outer, inner
 
 
 def uops(dst: Any, src: Any = 0, wgt: Any = 0) -> Array:
@@ -77,46 +77,25 @@ def run(dst: int, count: int, src: int = 0, wgt: int = 0, *, step: Loop | None =
     return Kernel(uops(dst, src, wgt), groups, step or Loop(count, dst=1))
 
 
-def dst_sequence(kernel: Array, loops: Pair, factors: Pair) -> Array:
-    """The destinations of an instruction's micro-ops in the order in which they run."""
-    o = np.arange(loops[0])[:, None, None] * factors[0]
-    i = np.arange(loops[1])[None, :, None] * factors[1]
-    return np.asarray((o + i + kernel[None, None, :, 0]).ravel())
+def is_hazardous(kernel: Kernel, instruction: Gemm | Alu) -> bool:
+    """Whether the published bitstream would run a kernel's instruction wrongly."""
+    return too_close(instruction, kernel.uops.astype(np.int32), PUBLISHED_SPACING) is not None
 
 
-def hazard(kernel: Array, instruction: Instruction) -> bool:
-    """Whether a destination comes again too early within an instruction."""
-    if not isinstance(instruction, Gemm | Alu) or (isinstance(instruction, Gemm) and instruction.reset):
-        return False
-    sequence = dst_sequence(kernel, instruction.loops, instruction.dst)
-    return any(
-        bool(np.any(sequence[distance:] == sequence[:-distance])) for distance in range(1, HAZARD_DISTANCE)
-    )
+def spread(kernel: Kernel, spare: Sequence[int], *, reads_acc: bool = False) -> Kernel:
+    """The kernel with micro-ops on spare accumulators wherever one would come too early.
 
-
-def is_hazardous(kernel: Kernel) -> bool:
-    """`hazard` of a kernel before it is an instruction."""
-    return hazard(kernel.uops, kernel.gemm())
-
-
-def spread(kernel: Kernel, spare: Sequence[int]) -> Kernel:
-    """The kernel with micro-ops on spare accumulators wherever a destination would come too early.
-
-    The loops must not move `dst`. A spare micro-op reads what the one before it reads; what it adds to a
-    spare accumulator is never used.
+    `reads_acc` says that `src` is an accumulator too (ALU). The loops must not move `dst`. A spare micro-op
+    reads what the one before it reads; what becomes of a spare accumulator is never used.
     """
     if kernel.outer.dst * (kernel.outer.count - 1) or kernel.inner.dst * (kernel.inner.count - 1):
         raise AssertionError("spare accumulators need loops that do not move the destination")
     rows: list[tuple[int, int, int]] = []
 
-    def pad(dst: int) -> None:
-        while dst in [row[0] for row in rows[1 - HAZARD_DISTANCE :]]:
-            recent = [row[0] for row in rows[1 - HAZARD_DISTANCE :]]
-            free = next(s for s in spare if s not in recent)
-            rows.append((free, *rows[-1][1:]))
-
     for dst, src, wgt in kernel.uops.tolist():
-        pad(dst)
+        needed = {dst, src} if reads_acc else {dst}
+        while needed & (recent := {row[0] for row in rows[1 - PUBLISHED_SPACING :]}):
+            rows.append((next(s for s in spare if s not in recent), *rows[-1][1:]))
         rows.append((dst, src, wgt))
     if kernel.outer.count * kernel.inner.count > 1:
         rows.extend((dst, *rows[-1][1:]) for dst in _seam([row[0] for row in rows], spare))
@@ -125,13 +104,13 @@ def spread(kernel: Kernel, spare: Sequence[int]) -> Kernel:
 
 def _seam(sequence: list[int], spare: Sequence[int]) -> tuple[int, ...]:
     """The fewest spare accumulators between a sequence and its repetition."""
-    reach = HAZARD_DISTANCE - 1
+    reach = PUBLISHED_SPACING - 1
     end, begin = sequence[-reach:], (sequence * reach)[:reach]
-    for count in range(HAZARD_DISTANCE + 1):
+    for count in range(PUBLISHED_SPACING + 1):
         for between in product(spare, repeat=count):
             # A short sequence meets itself again behind the seam.
             around = [*end, *between, *begin] if len(sequence) >= reach else [*(sequence + [*between]) * 3]
-            near = (around[i : i + HAZARD_DISTANCE] for i in range(len(around)))
+            near = (around[i : i + PUBLISHED_SPACING] for i in range(len(around)))
             if all(len(set(part)) == len(part) for part in near):
                 return between
     raise AssertionError(f"{len(spare)} spare accumulators do not keep {sequence} from its repetition")

@@ -28,7 +28,8 @@ class Tiling:
     """Sizes of a tile: result rows and columns, output blocks, and input blocks of a step.
 
     `weights_first`: the tiles of one set of output blocks follow one another, so that weights stay; else the
-    tiles of one window do, so that inputs stay.
+    tiles of one window do, so that inputs stay. `carry`: where windows of a max pool overlap, a tile leaves
+    the rows that the next one below shares in the accumulators (weights stay, then).
     """
 
     rows: int
@@ -36,19 +37,22 @@ class Tiling:
     blocks: int
     chunk: int
     weights_first: bool = True
+    carry: bool = False
 
     def __str__(self) -> str:
-        stays = "weights" if self.weights_first else "inputs"
-        return f"{self.rows}x{self.columns}x{self.blocks} in steps of {self.chunk}, {stays} stay"
+        stays = ["weights" if self.weights_first else "inputs"] + ["shared rows"] * self.carry
+        size = f"{self.rows}x{self.columns}x{self.blocks}"
+        return f"{size} in steps of {self.chunk}, {' and '.join(stays)} stay"
 
 
 @dataclass(frozen=True)
 class Tile:
-    """A tile: its window's number, and its number and range of output blocks."""
+    """A tile: its window's number, its number and range of output blocks, and the window above if that carries."""
 
     window: int
     group: int
     blocks: Span
+    above: int | None = None
 
 
 @dataclass(frozen=True)
@@ -68,7 +72,7 @@ class Plan:
         self.layer, self.constants, self.config, self.tiling = layer, constants, config, tiling
         self.rows, self.columns = axes(layer)
         images = ceil_div(layer.shape[0], config.batch)
-        self.grid = _grid(images, self.rows, self.columns, tiling.rows, tiling.columns)
+        self.grid = _grid(images, self.rows, self.columns, tiling.rows, tiling.columns, tiling.carry)
         self.windows = self.grid.windows
         self.groups = _spans(constants.out_blocks, tiling.blocks)
         self.chunks = _spans(constants.weights.count, tiling.chunk)
@@ -80,9 +84,10 @@ class Plan:
         result = []
         for turn, outer in enumerate(groups if self.tiling.weights_first else windows):
             inner = windows if self.tiling.weights_first else groups
-            for i in inner if turn % 2 == 0 else reversed(inner):
+            for i in inner if turn % 2 == 0 or self.tiling.carry else reversed(inner):
                 w, g = (i, outer) if self.tiling.weights_first else (outer, i)
-                result.append(Tile(w, g, self.groups[g]))
+                above = w - 1 if self.windows[w].carried else None
+                result.append(Tile(w, g, self.groups[g], above))
         return tuple(result)
 
     def in_blocks(self, blocks: Span, chunk: Span) -> Span:
@@ -170,7 +175,7 @@ class Plan:
                 "accumulator",
                 "a tile's sums and constants",
                 config.acc_depth,
-                self.acc_size + self.vector_size,
+                self.acc_size * (2 if self.tiling.carry else 1) + self.vector_size,
             ),
         ):
             if needs > has:
@@ -214,15 +219,20 @@ class Grid:
 
 
 @lru_cache(maxsize=4096)
-def _grid(images: int, rows: Axis, columns: Axis, height: int, width: int) -> Grid:
-    windows = tuple(
-        window(image, r, c, rows, columns)
-        for image in range(images)
-        for r in _spans(rows.out, height)
-        for c in _spans(columns.out, width)
-    )
+def _grid(images: int, rows: Axis, columns: Axis, height: int, width: int, carry: bool) -> Grid:
+    windows: list[Window] = []
+    r_spans, c_spans = _spans(rows.out, height), _spans(columns.out, width)
+    for image in range(images):
+        if carry:
+            for c in c_spans:
+                above = None
+                for r in r_spans:
+                    above = window(image, r, c, rows, columns, above)
+                    windows.append(above)
+        else:
+            windows.extend(window(image, r, c, rows, columns) for r in r_spans for c in c_spans)
     return Grid(
-        windows,
+        tuple(windows),
         max(w.positions for w in windows),
         max(w.plane for w in windows),
         max(w.outputs for w in windows),

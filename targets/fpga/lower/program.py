@@ -22,10 +22,12 @@ from hardy.targets.fpga.lower.memory import Image, Lifetime, share
 from hardy.targets.fpga.lower.plan import Plan, Tiling
 from hardy.targets.fpga.lower.schedule import Job, schedule
 from hardy.targets.fpga.lower.search import search, signature
-from hardy.targets.fpga.lower.tile import Tensor, check_pool
+from hardy.targets.fpga.lower.pool import check_pool
+from hardy.targets.fpga.lower.tile import Tensor
 from hardy.targets.fpga.lower.tokens import insert_tokens
 from hardy.targets.fpga.lower.uops import place_uops
 from hardy.targets.fpga.simulator import simulate
+from hardy.targets.fpga.simulator.hazards import PUBLISHED_SPACING
 
 Array = np.ndarray[Any, Any]
 
@@ -121,8 +123,9 @@ class Program:
         return result
 
     def run(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
-        """The outputs for these inputs, through the functional simulator."""
-        return self.read(simulate(self.code, self.load(inputs), self.config))
+        """The outputs for these inputs, through the functional simulator, held to the published bitstream."""
+        image = simulate(self.code, self.load(inputs), self.config, spacing=PUBLISHED_SPACING)
+        return self.read(image)
 
 
 def compile_layers(

@@ -51,9 +51,10 @@ class _Pending:
 
 @dataclass
 class _Operation:
-    """A step of a tile (`chunk` is its number), or the tile's end (None), and where its data is."""
+    """A step of a layer's `number`-th tile (`chunk` is the step's), or the tile's end (None), and where its data is."""
 
     layer: int
+    number: int
     tile: Tile
     chunk: int | None
     first: bool = False
@@ -81,11 +82,12 @@ class _Schedule:
 
     def _plan_operations(self) -> None:
         for number, job in enumerate(self.jobs):
-            for tile in job.plan.tiles:
-                count = len(job.plan.chunks)
+            count = len(job.plan.chunks)
+            for n, tile in enumerate(job.plan.tiles):
                 for chunk in range(count):
-                    self.operations.append(_Operation(number, tile, chunk, chunk == 0, chunk == count - 1))
-                self.operations.append(_Operation(number, tile, None))
+                    last = chunk == count - 1
+                    self.operations.append(_Operation(number, n, tile, chunk, chunk == 0, last))
+                self.operations.append(_Operation(number, n, tile, None))
 
     def _plan_places(self) -> None:
         config = self.config
@@ -143,9 +145,9 @@ class _Schedule:
             "weights": Slots(wgt, at_wgt[1:], plan.weight_size, uses["weights"]),
             "input": Slots(inp, at_inp[:inputs], plan.input_size, uses["input"]),
             "residual": Slots(inp, at_inp[inputs:], plan.residual_size, uses["residual"]),
-            "sums": Slots(acc, at_acc[:sums], plan.acc_size, uses["sums"]),
             "vectors": Slots(acc, at_acc[sums:], plan.vector_size, uses["vectors"]),
         }
+        self.sums = at_acc[:sums]
         self.extras_at = at_wgt[0]
         if extras:
             load = Load(Buffer.WGT, at_wgt[0], job.weights, extras)
@@ -158,7 +160,6 @@ class _Schedule:
         job = self.jobs[operation.layer]
         plan, tile = job.plan, operation.tile
         w = plan.windows[tile.window]
-        yield "sums", ("sums", tile), lambda _: []
         early = {step.index for step in plan.constants.early}
         # The bias is spelled in front of the last step's weights, which the tile's end finds where they were.
         number = len(plan.chunks) - 1 if operation.chunk is None else operation.chunk
@@ -196,6 +197,8 @@ class _Schedule:
 
     def _request(self, operation: _Operation, time: int, step_before: int) -> None:
         operation.at["extras"] = self.extras_at
+        operation.at["sums"] = self.sums[operation.number % len(self.sums)]
+        operation.at["above"] = self.sums[(operation.number - 1) % len(self.sums)]
         for kind, key, loads in self._needs(operation):
             before = time if kind == "vectors" else step_before
             start, free = self.slots[kind].request(key, time, before)
@@ -204,7 +207,7 @@ class _Schedule:
                 continue
             if kind == "vectors":
                 operation.vectors = loads(start)
-            elif kind != "sums":
+            else:
                 written = loads(start)
                 buffer = Buffer.WGT if kind == "weights" else Buffer.INP
                 if buffer == Buffer.INP:
@@ -297,7 +300,7 @@ class _Schedule:
         plan = job.plan
         residuals = {i: at["residual", i] for i in range(len(job.residuals)) if ("residual", i) in at}
         places = Places(
-            at["sums", None], at.get(("vectors", None), 0), at["extras"], self.config.inp_depth - 1
+            at["sums"], at["above"], at.get(("vectors", None), 0), at["extras"], self.config.inp_depth - 1
         )
         wgt = at.get(("weights", None), 0)
         if operation.chunk is None:

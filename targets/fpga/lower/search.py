@@ -7,7 +7,7 @@ layer's own program. Layers that look alike are searched once.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from heapq import nsmallest
 from itertools import product
 from typing import Any
@@ -95,8 +95,19 @@ def candidates(layer: Layer, constants: Constants, config: Config) -> Iterator[P
             if plan.shortage() is not None:
                 continue
             yield plan
-            if len(plan.groups) > 1 and len(plan.windows) > 1:
-                yield Plan(layer, constants, config, Tiling(r, c, b, k, weights_first=False))
+            for other in _orders(plan):
+                if other.shortage() is None:
+                    yield other
+
+
+def _orders(plan: Plan) -> Iterator[Plan]:
+    """The same tiles in another order."""
+    if len(plan.groups) > 1 and len(plan.windows) > 1:
+        tiling = replace(plan.tiling, weights_first=False)
+        yield Plan(plan.layer, plan.constants, plan.config, tiling)
+    if plan.rows.carries and plan.tiling.rows < plan.rows.out:
+        tiling = replace(plan.tiling, carry=True)
+        yield Plan(plan.layer, plan.constants, plan.config, tiling)
 
 
 def _parts(size: int, most: int = 64) -> list[int]:

@@ -8,13 +8,13 @@ from typing import Any
 
 import numpy as np
 
-from hardy.compiler.errors import TargetError
 from hardy.targets.fpga.isa import AluOpcode, Buffer, Load, Store
 from hardy.targets.fpga.lower.constants import LEFT_SHIFT, AluStep, ResidualStep
 from hardy.targets.fpga.lower.gemm import step_kernels
 from hardy.targets.fpga.lower.geometry import Axis, Span, Window, places
-from hardy.targets.fpga.lower.kernels import Kernel, Loop, is_hazardous, pieces, run, spread, uops
+from hardy.targets.fpga.lower.kernels import Kernel, Loop, run, uops
 from hardy.targets.fpga.lower.plan import SPARE, Plan, Tile
+from hardy.targets.fpga.lower.pool import pool_kernels
 from hardy.targets.fpga.lower.tokens import Draft
 
 Array = np.ndarray[Any, Any]
@@ -46,6 +46,8 @@ class Places:
     """Where a tile finds its data on chip."""
 
     acc: int
+    above: int
+    """The sums of the tile above, which may have left rows there."""
     vectors: int
     extras: int
     constant: int
@@ -89,7 +91,7 @@ class TileWriter:
     def __init__(self, plan: Plan, layer: int) -> None:
         self.plan, self.number = plan, layer
         self._steps: dict[Any, list[Kernel]] = {}
-        self._pools: dict[Any, list[Kernel]] = {}
+        self._pools: dict[Any, list[tuple[Kernel, bool]]] = {}
 
     def begin(self, tile: Tile, at: Places, residuals: dict[int, int]) -> Iterator[Draft]:
         """Clears the tile's sums and adds what must be shifted left before anything else."""
@@ -191,12 +193,14 @@ class TileWriter:
     def _pool(self, w: Window, tile: Tile, at: Places) -> Iterator[Draft]:
         if self.plan.layer.pool is None:
             return
-        key = _shape(w, self.plan.rows, self.plan.columns), w.out_rows.size, w.out_columns.size, tile.blocks.size
+        rows, columns = self.plan.rows, self.plan.columns
+        above = None if tile.above is None else self.plan.windows[tile.above]
+        key = tuple(None if v is None else _shape(v, rows, columns) for v in (w, above)), tile.blocks.size
         if key not in self._pools:
-            self._pools[key] = list(_pool_kernels(self.plan, w, tile.blocks.size))
-        for kernel in self._pools[key]:
-            moved = replace(kernel, uops=kernel.uops + np.asarray((at.acc, at.acc, 0)))
-            yield self._alu(moved, AluOpcode.MAX)
+            self._pools[key] = list(pool_kernels(self.plan, w, above, tile.blocks.size))
+        for kernel, carried in self._pools[key]:
+            base = np.asarray((at.acc, at.above if carried else at.acc, 0))
+            yield self._alu(replace(kernel, uops=kernel.uops + base), AluOpcode.MAX)
 
     def _store(
         self, w: Window, tile: Tile, out: Tensor, sums: list[tuple[int, int]], results: Array
@@ -234,6 +238,7 @@ def _shape(w: Window, rows: Axis, columns: Axis) -> tuple[Any, ...]:
     return tuple(
         (
             span.size,
+            out.size,
             span.start % axis.pool_stride,
             out.start * axis.pool_stride - span.start,
             read.size,
@@ -248,52 +253,3 @@ def _shape(w: Window, rows: Axis, columns: Axis) -> tuple[Any, ...]:
             (columns, w.columns, w.in_columns, w.out_columns),
         )
     )
-
-
-def _pool_kernels(plan: Plan, w: Window, blocks: int) -> Iterator[Kernel]:
-    """Max over columns, then over rows, in place: each window's result replaces its position of phase 0.
-
-    Windows go in ascending order, so that a position is read by the windows before its own first.
-    """
-    place = places(w, plan.rows, plan.columns)
-    for axis, span, out, lines in (
-        (plan.columns, w.columns, w.out_columns, place),
-        (plan.rows, w.rows, w.out_rows, place[:, _kept(plan.columns, w.columns, w.out_columns)].T),
-    ):
-        pairs = []
-        for o in range(out.start, out.stop):
-            target = o * axis.pool_stride
-            for k in range(axis.pool_kernel):
-                source = target - axis.pool_padding + k
-                if source != target and span.start <= source < span.stop:
-                    pairs.append(uops(lines[:, target - span.start], lines[:, source - span.start]))
-        if not pairs:
-            continue
-        kernel = Kernel(np.concatenate(pairs), Loop(blocks, w.positions, w.positions))
-        if is_hazardous(kernel):
-            offsets = np.arange(blocks)[:, None] * w.positions
-            spelled = [uops(*(p[None, :, c] + offsets for c in (0, 1))) for p in pairs]
-            kernel = Kernel(np.concatenate(spelled))
-            if is_hazardous(kernel):
-                kernel = spread(kernel, range(w.positions * blocks, w.positions * blocks + SPARE))
-        yield from pieces(kernel, plan.config.uop_depth // 2)
-
-
-def _kept(axis: Axis, span: Span, out: Span) -> Array:
-    return np.arange(out.start, out.stop) * axis.pool_stride - span.start
-
-
-def check_pool(plan_name: str, axes: tuple[Axis, Axis]) -> None:
-    """Raises TargetError for a max pool that cannot be done in place."""
-    for axis in axes:
-        if axis.pool_kernel > 1 and axis.pool_padding >= axis.pool_stride:
-            raise TargetError(
-                f"a max pool with padding {axis.pool_padding} and stride {axis.pool_stride} overwrites what its "
-                f"next window reads",
-                where=plan_name,
-                hint="pad less than the stride",
-            )
-        if axis.pool_kernel > 1 and (axis.out - 1) * axis.pool_stride >= axis.conv:
-            raise TargetError(
-                "a window of the max pool begins behind the last position", where=plan_name, hint="pad less"
-            )

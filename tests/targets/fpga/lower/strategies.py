@@ -10,18 +10,13 @@ from hypothesis import strategies as st
 
 from hardy.targets.fpga.config import Config
 from hardy.targets.fpga.lower.constants import constants
+from hardy.targets.fpga.lower.geometry import axes
 from hardy.targets.fpga.lower.layer import Layer, MaxPool, reference
 from hardy.targets.fpga.lower.layout import ceil_div
 from hardy.targets.fpga.lower.plan import Tiling
-from hardy.targets.fpga.lower.program import Call, Network, Program
+from hardy.targets.fpga.lower.program import Network, Program
 
 Array = np.ndarray[Any, Any]
-
-
-def alone(layer: Layer) -> Network:
-    """A network of one layer: inputs `x`, `r0`, `r1`, ...; output `y`."""
-    residuals = {f"r{i}": layer.conv_shape for i in range(len(layer.residuals))}
-    return Network({"x": layer.shape, **residuals}, (Call(layer, ("x", *residuals), "y"),), ("y",))
 
 
 def random_inputs(network: Network, seed: int = 0) -> dict[str, Array]:
@@ -113,10 +108,12 @@ def pools(draw: st.DrawFn, sizes: list[int]) -> MaxPool:
 def tilings(draw: st.DrawFn, layer: Layer, config: Config) -> Tiling:
     """Any tiling, whether it fits or not."""
     count = constants(layer, config).weights.count
+    carry = axes(layer)[0].carries and draw(st.booleans())
     return Tiling(
         draw(st.integers(1, layer.out_shape[2])),
         draw(st.integers(1, layer.out_shape[3])),
         draw(st.integers(1, ceil_div(layer.outputs, config.block))),
         draw(st.integers(1, count)),
-        draw(st.booleans()),
+        carry or draw(st.booleans()),
+        carry,
     )

@@ -8,9 +8,9 @@ from hypothesis import strategies as st
 
 from hardy.compiler.errors import TargetError
 from hardy.targets.fpga.config import find_config
-from hardy.targets.fpga.lower.program import compile_layers
+from hardy.targets.fpga.lower.program import alone, compile_layers
 from hardy.targets.fpga.lower.tokens import check_tokens
-from tests.targets.fpga.lower.strategies import alone, assert_exact, layers, tilings
+from tests.targets.fpga.lower.strategies import assert_exact, layers, tilings
 
 
 @pytest.mark.parametrize("config", ["1x4", "1x8", "2x8", "pynq-z1"])
