@@ -8,6 +8,7 @@
   first and shifted left before the convolution is added.
 - The vector unit shifts by at most 15 to the right and 16 to the left at once.
 - Limits that no sum can exceed are not applied.
+- Where all weights are one number on the diagonal, as in pools and additions, they are one weight element.
 """
 
 from __future__ import annotations
@@ -57,7 +58,8 @@ class Constants:
 
     `spelled` i8[output blocks, n, block, block]: the bias as weight elements, n to an output block; `extras`
     i8[m, block, block]: multiples of the identity for residuals; `vectors` i32[v, output blocks, batch,
-    block]: operands of the vector unit. `early` residuals come before the convolution, `late` ones behind.
+    block]: operands of the vector unit. `uniform` is the number of the extra that is every weight element, if
+    one is. `early` residuals come before the convolution, `late` ones behind.
     The spelled bias is added behind the pool, where there is less to add it to; where sums may wrap, which a
     maximum would notice, `before_pool` adds it.
     """
@@ -70,6 +72,7 @@ class Constants:
     late: tuple[ResidualStep, ...]
     epilogue: tuple[AluStep, ...]
     before_pool: tuple[AluStep, ...]
+    uniform: int | None
 
     @property
     def out_blocks(self) -> int:
@@ -143,6 +146,11 @@ def constants(layer: Layer, config: Config) -> Constants:
         epilogue.append(AluStep(AluOpcode.MIN, imm=layer.high))
 
     early, late, extras = _residual_steps(layer, config)
+    uniform = None
+    if layer.groups == layer.shape[1] == layer.outputs and np.all(layer.weights == layer.weights.flat[0]):
+        uniform = len(extras)
+        element = np.eye(config.block, dtype=np.int8) * layer.weights.flat[0]
+        extras = np.concatenate([extras, element[None]])
     packed = [pack_vectors(v, config) for v in vectors]
     return Constants(
         pack_weights(layer, config),
@@ -153,6 +161,7 @@ def constants(layer: Layer, config: Config) -> Constants:
         late,
         tuple(epilogue),
         tuple(before_pool),
+        uniform,
     )
 
 

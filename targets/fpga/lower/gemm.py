@@ -58,10 +58,11 @@ class _Step:
         self.width = w.in_columns.size
         self.row_step = plan.rows.stride // plan.rows.step  # input rows on chip from one output row to the next
         self.column_step = plan.columns.stride
+        self.tap_wgt = min(plan.block_weights, 1)
         self.taps = tuple(self._taps())
         starts = np.asarray(plan.constants.weights.start)[blocks.start : blocks.stop]
         starts = starts - starts[0]
-        taps = plan.taps
+        taps = plan.block_weights
         self.block_src = starts * w.plane
         self.block_dst = np.arange(blocks.size) * w.positions
         self.block_wgt = np.arange(blocks.size) * chunk.size * taps
@@ -78,7 +79,8 @@ class _Step:
                 if y.size and x.size:
                     row = (rows.input_at(y.start, ky) - w.in_rows.start) // rows.step
                     column = columns.input_at(x.start, kx) - w.in_columns.start
-                    yield _Tap(y, x, row * self.width + column, ky * columns.kernel + kx)
+                    wgt = (ky * columns.kernel + kx) * self.tap_wgt
+                    yield _Tap(y, x, row * self.width + column, wgt)
 
     def options(self) -> Iterable[list[Kernel] | None]:
         pool = self.plan.layer.pool
@@ -112,8 +114,8 @@ class _Step:
             if "filter" in loops:
                 rows, columns = self.plan.rows, self.plan.columns
                 down = rows.dilation * self.width if rows.kernel > 1 else 0
-                outer = Loop(rows.kernel, 0, down, columns.kernel)
-                inner = Loop(columns.kernel, 0, columns.dilation, 1)
+                outer = Loop(rows.kernel, 0, down, columns.kernel * self.tap_wgt)
+                inner = Loop(columns.kernel, 0, columns.dilation, self.tap_wgt)
                 taps = taps[:1]
             listed = np.concatenate([self._list(tap, loops) for tap in taps])
             kernel = Kernel(listed, outer, inner)

@@ -116,6 +116,11 @@ class Plan:
         return self.layer.kernel[0] * self.layer.kernel[1]
 
     @cached_property
+    def block_weights(self) -> int:
+        """Weight elements of an output and an input block; none of their own where all are the same."""
+        return self.taps if self.constants.uniform is None else 0
+
+    @cached_property
     def spelled(self) -> int:
         """Weight elements that spell the bias of an output block."""
         return int(self.constants.spelled.shape[1])
@@ -143,7 +148,7 @@ class Plan:
     @cached_property
     def weight_size(self) -> int:
         """Weight elements of the largest step, with the bias spelled in front of the last."""
-        return self.blocks * (self.chunk * self.taps + self.spelled)
+        return self.blocks * (self.chunk * self.block_weights + self.spelled)
 
     @cached_property
     def acc_size(self) -> int:
@@ -192,6 +197,11 @@ class Plan:
                 hint=f"use a configuration with a larger {short.buffer} buffer, or split the layer",
             )
 
+    def weights_of(self, blocks: Span, number: int, chunk: Span) -> int:
+        """Weight elements that a step loads: the `number`-th of a tile."""
+        spelled = self.spelled if number == len(self.chunks) - 1 else 0
+        return blocks.size * (chunk.size * self.block_weights + spelled)
+
     @cached_property
     def weight_offsets(self) -> tuple[tuple[int, ...], ...]:
         """Where the weights of each group and chunk begin among the layer's, in elements."""
@@ -201,7 +211,7 @@ class Plan:
             row = []
             for number, c in enumerate(self.chunks):
                 row.append(offset)
-                offset += g.size * (c.size * self.taps + (self.spelled if number == len(self.chunks) - 1 else 0))
+                offset += self.weights_of(g, number, c)
             result.append(tuple(row))
         return tuple(result)
 

@@ -218,8 +218,9 @@ def _weights(plan: Plan) -> Array:
         for number, chunk in enumerate(plan.chunks):
             if number == len(plan.chunks) - 1:
                 parts.append(c.spelled[g.start : g.stop].reshape(-1, block, block))
-            values = c.weights.values[g.start : g.stop, chunk.start : chunk.stop]
-            parts.append(values.reshape(-1, block, block))
+            if c.uniform is None:
+                values = c.weights.values[g.start : g.stop, chunk.start : chunk.stop]
+                parts.append(values.reshape(-1, block, block))
     return np.concatenate(parts)
 
 

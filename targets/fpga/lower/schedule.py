@@ -128,7 +128,7 @@ class _Schedule:
                 residual_slots -= 1
             else:
                 inputs -= 1
-        weights = min(len(uses["weights"]), (self.config.wgt_depth - extras) // plan.weight_size)
+        weights = min(len(uses["weights"]), (self.config.wgt_depth - extras) // max(plan.weight_size, 1))
         sums = min(ACC_SLOTS, len(plan.tiles))
         vectors = len(uses["vectors"])
         room = self.config.acc_depth
@@ -164,10 +164,9 @@ class _Schedule:
         # The bias is spelled in front of the last step's weights, which the tile's end finds where they were.
         number = len(plan.chunks) - 1 if operation.chunk is None else operation.chunk
         chunk = plan.chunks[number]
-        if operation.chunk is not None or plan.spelled:
-            last = number == len(plan.chunks) - 1
+        size = plan.weights_of(tile.blocks, number, chunk)
+        if size and (operation.chunk is not None or plan.spelled):
             offset = job.weights + plan.weight_offsets[tile.group][number]
-            size = tile.blocks.size * (chunk.size * plan.taps + (plan.spelled if last else 0))
             yield "weights", (tile.group, number), lambda at: [Load(Buffer.WGT, at, offset, size)]
         if operation.chunk is not None and w.plane:
             blocks = plan.in_blocks(tile.blocks, chunk)
@@ -312,5 +311,8 @@ class _Schedule:
             yield from writer.begin(tile, places, residuals)
         inp = at.get(("input", None), 0)
         chunk = plan.chunks[operation.chunk]
-        skip = tile.blocks.size * plan.spelled if operation.last else 0
-        yield from writer.step(tile, chunk, places, inp, wgt + skip)
+        if plan.constants.uniform is not None:
+            wgt = at["extras"] + plan.constants.uniform
+        elif operation.last:
+            wgt += tile.blocks.size * plan.spelled
+        yield from writer.step(tile, chunk, places, inp, wgt)

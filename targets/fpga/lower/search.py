@@ -20,7 +20,7 @@ from hardy.targets.fpga.lower.layer import Layer
 from hardy.targets.fpga.lower.layout import ceil_div
 from hardy.targets.fpga.lower.plan import Plan, Tiling
 
-CONFIRMED = 10
+CONFIRMED = 6
 """Tilings of a layer that are tried in the cycle model."""
 INSTRUCTION_CYCLES = 9
 LOAD_CYCLES = 25
@@ -70,6 +70,7 @@ def work(layer: Layer, constants: Constants, config: Config) -> Work:
         + results
     )
     weights = blocks * constants.weights.count * layer.kernel[0] * layer.kernel[1]
+    weights = weights if constants.uniform is None else 1
     return Work(
         gemm=products * taps + conv * len(layer.residuals),
         alu=2 * alu,
@@ -137,6 +138,8 @@ def predict(plan: Plan, least: Work, memory: Memory) -> float:
     if layer.pool is None:
         listed = min(listed, plan.blocks * grid.positions // height, plan.chunk * grid.positions // height)
     listed *= plan.taps
+    if not any(map(any, layer.padding)):
+        listed = min(listed, plan.blocks * plan.chunk * grid.positions)
     kernels = min(steps, chunks * min(tiles, 2) * min(windows, 3))
     uops = listed * (kernels if listed * kernels <= config.uop_depth else steps) / 2
 
@@ -156,7 +159,7 @@ def predict(plan: Plan, least: Work, memory: Memory) -> float:
         _load_cycles(memory, 1, plan.weight_size * config.wgt_bytes, True, plan.windows[0]),
     )
     input_loads = windows * chunks * input_turns * (1 if dense else groups)
-    weight_loads = groups * chunks * weight_turns
+    weight_loads = groups * chunks * weight_turns if plan.weight_size else 0
     loads = input_loads * step_input + weight_loads * step_weights
     residual = positions * len(layer.residuals) * config.inp_bytes / memory.bytes_per_cycle
     start = step_input + step_weights
@@ -219,4 +222,5 @@ def signature(layer: Layer, constants: Constants) -> tuple[Any, ...]:
         constants.late,
         tuple((s.opcode, s.imm is None) for s in constants.epilogue),
         len(constants.before_pool),
+        constants.uniform,
     )

@@ -71,10 +71,13 @@ def layers(draw: st.DrawFn) -> Layer:
         "middle": rng.integers(-(2**17), 2**17, outputs).astype(np.int32),
         "large": rng.integers(-(2**31), 2**31, outputs).astype(np.int32),
     }[draw(st.sampled_from(["none", "small", "middle", "large"]))]
+    weights = rng.integers(-128, 128, (outputs, channels // groups, *kernel)).astype(np.int8)
+    if draw(st.integers(0, 4)) == 0:
+        weights[...] = weights.flat[0]
     return Layer(
         "layer",
         shape,
-        rng.integers(-128, 128, (outputs, channels // groups, *kernel)).astype(np.int8),
+        weights,
         bias=bias,
         stride=stride,
         padding=pads,
