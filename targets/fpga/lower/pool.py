@@ -1,7 +1,9 @@
 """Max pools in the accumulators: along the columns, then along the rows, in place.
 
 A window's result replaces its position of phase 0 (geometry.places). Windows go in ascending order, so that a
-position is read by the windows before its own first; none behind it reads it, which `check_pool` sees to.
+position is read by the windows before its own first, and none behind it reads it. Pools of stride 1, whose
+windows all overlap, run in passes instead: each widens every maximum by one position to the right, and a last
+one joins it with the maximum that ends where it begins.
 """
 
 from __future__ import annotations
@@ -24,17 +26,23 @@ Array = np.ndarray[Any, Any]
 def check_pool(name: str, axes: tuple[Axis, Axis]) -> None:
     """Raises TargetError for a max pool that cannot be done in place."""
     for axis in axes:
-        if axis.pool_kernel > 1 and axis.pool_padding >= axis.pool_stride:
+        if axis.pool_kernel == 1 and axis.pool_padding == 0:
+            continue
+        if axis.pool_padding >= axis.pool_stride and not _in_passes(axis):
             raise TargetError(
-                f"a max pool with padding {axis.pool_padding} and stride {axis.pool_stride} overwrites what its "
-                f"next window reads",
+                f"a max pool with kernel {axis.pool_kernel}, stride {axis.pool_stride} and padding "
+                f"{axis.pool_padding} overwrites what its next window reads",
                 where=name,
-                hint="pad less than the stride",
+                hint="pad less than the stride, or, with stride 1, half the kernel",
             )
-        if axis.pool_kernel > 1 and (axis.out - 1) * axis.pool_stride >= axis.conv:
+        if (axis.out - 1) * axis.pool_stride >= axis.conv:
             raise TargetError(
                 "a window of the max pool begins behind the last position", where=name, hint="pad less"
             )
+
+
+def _in_passes(axis: Axis) -> bool:
+    return axis.pool_stride == 1 and axis.pool_kernel == 2 * axis.pool_padding + 1
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,12 +75,8 @@ def pool_kernels(plan: Plan, w: Window, above: Window | None, blocks: int) -> It
 
 def _kernels(plan: Plan, axis: Axis, out: Span, to: _Side, source: _Side, blocks: int) -> list[Kernel]:
     """The kernels along an axis, of windows whose results replace positions of one side, from another."""
-    pairs = []
-    for o in range(out.start, out.stop):
-        target = o * axis.pool_stride
-        for read in range(target - axis.pool_padding, target - axis.pool_padding + axis.pool_kernel):
-            if read != target and source.span.start <= read < source.span.stop:
-                pairs.append(uops(to.at(target), source.at(read)))
+    order = _passes(axis, out, source.span) if _in_passes(axis) else _ascending(axis, out, source.span)
+    pairs = [uops(to.at(target), source.at(read)) for target, read in order]
     if not pairs:
         return []
     steps = to.window.positions, source.window.positions
@@ -85,6 +89,26 @@ def _kernels(plan: Plan, axis: Axis, out: Span, to: _Side, source: _Side, blocks
             spare = range(steps[0] * blocks, steps[0] * blocks + SPARE)
             kernel = spread(kernel, spare, reads_acc=to is source)
     return pieces(kernel, plan.config.uop_depth // 2)
+
+
+def _ascending(axis: Axis, out: Span, span: Span) -> Iterator[tuple[int, int]]:
+    """Positions (replaced, read): window after window."""
+    for o in range(out.start, out.stop):
+        target = o * axis.pool_stride
+        for read in range(target - axis.pool_padding, target - axis.pool_padding + axis.pool_kernel):
+            if read != target and span.start <= read < span.stop:
+                yield target, read
+
+
+def _passes(axis: Axis, out: Span, span: Span) -> Iterator[tuple[int, int]]:
+    """Positions (replaced, read) of a pool of stride 1 that reaches as far to the left as to the right."""
+    reach = axis.pool_padding
+    for _ in range(reach):
+        for position in range(span.start, span.stop - 1):
+            yield position, position + 1
+    for target in reversed(range(out.start, out.stop)):
+        if (read := max(target - reach, span.start)) != target:
+            yield target, read
 
 
 def _hazardous(kernel: Kernel, one_side: bool) -> bool:

@@ -96,6 +96,10 @@ def pools(draw: st.DrawFn, sizes: list[int]) -> MaxPool:
     """Max pools that are done in place."""
     axes = []
     for size in sizes:
+        if draw(st.integers(0, 3)) == 0:
+            reach = draw(st.integers(0, 2))
+            axes.append((2 * reach + 1, 1, (reach, reach)))
+            continue
         kernel = draw(st.integers(1, min(3, size)))
         stride = draw(st.integers(1, 3))
         before = draw(st.integers(0, max(0, min(kernel - 1, stride - 1))))
