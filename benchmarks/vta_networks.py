@@ -32,7 +32,7 @@ class _Builder:
         padding: bool = True,
         pool: MaxPool | None = None,
     ) -> str:
-        """A convolution with a bias, a shift that keeps results in range, and ReLU; further inputs are added."""
+        """A convolution with bias, ReLU and a shift that keeps results in range; it adds further inputs."""
         fan = shape[1] * kernel * kernel
         pad = kernel // 2 if padding else 0
         layer = Layer(

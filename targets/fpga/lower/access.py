@@ -100,7 +100,9 @@ def _dram(write: bool, element: int, i: Load | Store, config: Config) -> Access:
     return Access(Memory.DRAM, write, i.dram * scale, i.x_size * scale, i.y_size, i.stride * scale)
 
 
-def _indices(memory: Memory, write: bool, index: Array, loops: tuple[int, int], factor: tuple[int, int]) -> Access:
+def _indices(
+    memory: Memory, write: bool, index: Array, loops: tuple[int, int], factor: tuple[int, int]
+) -> Access:
     low = int(index.min())
     reach = sum((count - 1) * f for count, f in zip(loops, factor, strict=True))
     return Access(memory, write, low, int(index.max()) + reach - low + 1)

@@ -35,7 +35,7 @@ IDENTITY_SHIFT = 6
 
 @dataclass(frozen=True)
 class AluStep:
-    """An operation on every result: with an immediate, or with the `vector`-th constant accumulator element."""
+    """An operation on every result, with an immediate or with the `vector`-th constant of its channels."""
 
     opcode: AluOpcode
     imm: int | None = None

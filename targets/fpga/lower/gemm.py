@@ -56,7 +56,9 @@ class _Step:
         self.plan, self.w = plan, w
         self.place = places(w, plan.rows, plan.columns)
         self.width = w.in_columns.size
-        self.row_step = plan.rows.stride // plan.rows.step  # input rows on chip from one output row to the next
+        self.row_step = (
+            plan.rows.stride // plan.rows.step
+        )  # input rows on chip from one output row to the next
         self.column_step = plan.columns.stride
         self.tap_wgt = min(plan.block_weights, 1)
         self.taps = tuple(self._taps())
@@ -147,5 +149,7 @@ class _Step:
         one = np.zeros(1, np.int64)
         blocks = (one, one, one) if "blocks" in loops else (self.block_dst, self.block_src, self.block_wgt)
         chunk = (one, one, one) if "chunk" in loops else (self.chunk_dst, self.chunk_src, self.chunk_wgt)
-        d, s, g = (c[:, None, None, None] + b[None, :, None, None] for c, b in zip(chunk, blocks, strict=True))
+        d, s, g = (
+            c[:, None, None, None] + b[None, :, None, None] for c, b in zip(chunk, blocks, strict=True)
+        )
         return uops(d + dst, s + src, g + tap.wgt)

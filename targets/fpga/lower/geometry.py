@@ -73,7 +73,7 @@ class Axis:
         return conv * self.stride - self.padding + tap * self.dilation
 
     def input_span(self, conv: Span) -> Span:
-        """The inputs that a span of the convolution reads, `step` apart; empty where it reads padding alone."""
+        """The inputs that a span of the convolution reads, `step` apart; empty where it is all padding."""
         taps = [(tap, self.tap_span(tap, conv)) for tap in range(self.kernel)]
         read = [(tap, span) for tap, span in taps if span.size > 0]
         if not read:

@@ -1,8 +1,8 @@
 """Micro-op kernels: lists of (dst, src, wgt) indices, and the two loops of an instruction around them.
 
-The published bitstream is pipelined without a check for reuse: the same accumulator must not come twice within
-`PUBLISHED_SPACING` consecutive micro-ops of an instruction. Lists here keep to that; where a tile has too few
-accumulators, micro-ops on spare ones are put in between (`spread`).
+The published bitstream is pipelined without a check for reuse: the same accumulator must not come twice
+within `PUBLISHED_SPACING` consecutive micro-ops of an instruction. Lists here keep to that; where a tile has
+too few accumulators, micro-ops on spare ones are put in between (`spread`).
 """
 
 from __future__ import annotations
@@ -72,7 +72,9 @@ def uops(dst: Any, src: Any = 0, wgt: Any = 0) -> Array:
     return np.stack([np.asarray(c, np.int64).ravel() for c in columns], axis=1)
 
 
-def run(dst: int, count: int, src: int = 0, wgt: int = 0, *, step: Loop | None = None, groups: Loop = ONCE) -> Kernel:
+def run(
+    dst: int, count: int, src: int = 0, wgt: int = 0, *, step: Loop | None = None, groups: Loop = ONCE
+) -> Kernel:
     """One micro-op over `count` neighbouring accumulators, within a loop of groups."""
     return Kernel(uops(dst, src, wgt), groups, step or Loop(count, dst=1))
 
@@ -86,7 +88,7 @@ def spread(kernel: Kernel, spare: Sequence[int], *, reads_acc: bool = False) -> 
     """The kernel with micro-ops on spare accumulators wherever one would come too early.
 
     `reads_acc` says that `src` is an accumulator too (ALU). The loops must not move `dst`. A spare micro-op
-    reads what the one before it reads; what becomes of a spare accumulator is never used.
+    multiplies what the one before it does, or reads its own accumulator, whose value is never used.
     """
     if kernel.outer.dst * (kernel.outer.count - 1) or kernel.inner.dst * (kernel.inner.count - 1):
         raise AssertionError("spare accumulators need loops that do not move the destination")
@@ -95,7 +97,8 @@ def spread(kernel: Kernel, spare: Sequence[int], *, reads_acc: bool = False) -> 
     for dst, src, wgt in kernel.uops.tolist():
         needed = {dst, src} if reads_acc else {dst}
         while needed & (recent := {row[0] for row in rows[1 - PUBLISHED_SPACING :]}):
-            rows.append((next(s for s in spare if s not in recent), *rows[-1][1:]))
+            free = next(s for s in spare if s not in recent)
+            rows.append((free, free if reads_acc else rows[-1][1], rows[-1][2]))
         rows.append((dst, src, wgt))
     if kernel.outer.count * kernel.inner.count > 1:
         rows.extend((dst, *rows[-1][1:]) for dst in _seam([row[0] for row in rows], spare))
@@ -119,4 +122,6 @@ def _seam(sequence: list[int], spare: Sequence[int]) -> tuple[int, ...]:
 def pieces(kernel: Kernel, most: int) -> list[Kernel]:
     """The kernel in parts of at most `most` micro-ops, in order."""
     count = -(-len(kernel.uops) // most)
-    return [replace(kernel, uops=part) for part in np.array_split(kernel.uops, count)] if count > 1 else [kernel]
+    return (
+        [replace(kernel, uops=part) for part in np.array_split(kernel.uops, count)] if count > 1 else [kernel]
+    )

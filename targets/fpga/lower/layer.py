@@ -65,7 +65,10 @@ class Layer:
         outputs, per_group = self.weights.shape[:2] if self.weights.ndim == 4 else (0, 0)
         shifts = np.asarray(self.shift)
         for holds, what in (
-            (self.weights.dtype == np.int8 and outputs > 0, "weights are i8[outputs, channels, rows, columns]"),
+            (
+                self.weights.dtype == np.int8 and outputs > 0,
+                "weights are i8[outputs, channels, rows, columns]",
+            ),
             (per_group * self.groups == self.shape[1], "the weights' channels times groups are the input's"),
             (outputs % self.groups == 0, "groups divide the outputs"),
             (
@@ -80,7 +83,7 @@ class Layer:
             (min(self.padding[0] + self.padding[1]) >= 0, "paddings are not negative"),
         ):
             if not holds:
-                raise TargetError(f"{what}; got {self}", where=self.name)
+                raise TargetError(f"{what}; got {self.shape}, {self.weights.shape}", where=self.name)
         if min(self.conv_shape) < 1 or min(self.out_shape) < 1:
             raise TargetError(f"the result has no elements: {self}", where=self.name)
 
@@ -176,9 +179,7 @@ def average_pool(
 ) -> Layer:
     """An average pool whose division is `multiplier` (at most 127) over a power of two; zeros count."""
     weights = _diagonal(shape[1], kernel, multiplier)
-    return Layer(
-        name, shape, weights, groups=shape[1], stride=stride, padding=padding, shift=shift, **rest
-    )
+    return Layer(name, shape, weights, groups=shape[1], stride=stride, padding=padding, shift=shift, **rest)
 
 
 def add(name: str, shape: Shape, left: int, right: int, **rest: Any) -> Layer:
@@ -211,7 +212,7 @@ def reference(layer: Layer, inputs: Sequence[Array]) -> Array:
     shifts = layer.shifts[:, None, None].astype(np.int64)
     half = np.where(shifts > 0, 1 << np.maximum(shifts - 1, 0), 0)
     rounded = (total.astype(np.int64) + half).astype(np.int32)
-    return np.clip(rounded >> shifts, layer.low, layer.high).astype(np.int8)
+    return np.asarray(np.clip(rounded >> shifts, layer.low, layer.high), np.int8)
 
 
 def _convolution(layer: Layer, x: Array) -> Array:
@@ -239,5 +240,5 @@ def _max_pool(x: Array, pool: MaxPool, shape: Shape) -> Array:
     for ky in range(pool.kernel[0]):
         for kx in range(pool.kernel[1]):
             window = padded[:, :, ky :: pool.stride[0], kx :: pool.stride[1]]
-            result = np.maximum(result, window[:, :, :rows, :columns])
+            np.maximum(result, window[:, :, :rows, :columns], out=result)
     return result

@@ -82,7 +82,7 @@ def pack_weights(layer: Layer, config: Config) -> BlockWeights:
 
 
 def pack_vectors(values: Array, config: Config) -> Array:
-    """i32[channels] as accumulator elements: i32[blocks, batch, block], the same for every row of the batch."""
+    """i32[channels] as accumulator elements: i32[blocks, batch, block], the same for each row of a batch."""
     blocks = ceil_div(len(values), config.block)
     padded = np.zeros(blocks * config.block, np.int32)
     padded[: len(values)] = values

@@ -1,7 +1,7 @@
 """A layer cut into tiles: which tiles, in which order, what each needs on chip, and whether it fits.
 
-A tile is a window of the result times some output blocks. It is computed in steps, one for each chunk of input
-blocks; a step needs a chunk of the input and a chunk of the weights.
+A tile is a window of the result times some output blocks. It is computed in steps, one for each chunk of
+input blocks; a step needs a chunk of the input and a chunk of the weights.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ class Tiling:
 
 @dataclass(frozen=True)
 class Tile:
-    """A tile: its window's number, its number and range of output blocks, and the window above if that carries."""
+    """A tile: the number of its window, number and range of its output blocks, the window that carries."""
 
     window: int
     group: int
@@ -79,7 +79,7 @@ class Plan:
 
     @cached_property
     def tiles(self) -> tuple[Tile, ...]:
-        """The tiles in order. The inner order turns round each time, so that what is on chip is used again."""
+        """The tiles in order. The inner order turns round each time, so that what is on chip serves again."""
         windows, groups = range(len(self.windows)), range(len(self.groups))
         result = []
         for turn, outer in enumerate(groups if self.tiling.weights_first else windows):
@@ -134,6 +134,11 @@ class Plan:
         return most * self.grid.plane
 
     @property
+    def input_room(self) -> int:
+        """Input elements that layers may use."""
+        return self.config.inp_depth - RESERVED_INPUTS
+
+    @property
     def input_slots(self) -> int:
         """Places for inputs that are worth having: one step's beside those of a whole tile."""
         return len(self.chunks) + 1
@@ -167,7 +172,7 @@ class Plan:
             (
                 "input",
                 "a step's input" + (" and residuals" if residuals else ""),
-                config.inp_depth - RESERVED_INPUTS,
+                self.input_room,
                 self.input_size + self.residual_size * residuals,
             ),
             (

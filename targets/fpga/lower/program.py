@@ -1,4 +1,4 @@
-"""Layers compiled to a program for VTA: its instructions, its DRAM image, and where inputs and outputs lie."""
+"""Layers compiled to a program for VTA: instructions, DRAM image, and where inputs and outputs lie."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ import numpy as np
 from hardy.compiler.errors import TargetError
 from hardy.targets.fpga.board import Memory, find_memory
 from hardy.targets.fpga.config import Config, find_config
-from hardy.targets.fpga.cycles import estimate
-from hardy.targets.fpga.isa import Instruction, encode
+from hardy.targets.fpga.cycles import Mark, estimate
+from hardy.targets.fpga.isa import Gemm, Instruction, encode
 from hardy.targets.fpga.lower.constants import Constants, constant_input, constants
 from hardy.targets.fpga.lower.geometry import axes
 from hardy.targets.fpga.lower.layer import Layer, Shape
 from hardy.targets.fpga.lower.layout import pack_activation, packed_shape, unpack_activation
 from hardy.targets.fpga.lower.memory import Image, Lifetime, share
 from hardy.targets.fpga.lower.plan import Plan, Tiling
+from hardy.targets.fpga.lower.pool import check_pool
 from hardy.targets.fpga.lower.schedule import Job, schedule
 from hardy.targets.fpga.lower.search import search, signature
-from hardy.targets.fpga.lower.pool import check_pool
 from hardy.targets.fpga.lower.tile import Tensor
 from hardy.targets.fpga.lower.tokens import insert_tokens
 from hardy.targets.fpga.lower.uops import place_uops
@@ -59,7 +59,9 @@ class Network:
                     f"the layer takes {1 + len(layer.residuals)} tensors, got {list(call.inputs)}",
                     where=layer.name,
                 )
-            for name, shape in zip(call.inputs, [layer.shape] + [layer.conv_shape] * len(layer.residuals)):
+            for name, shape in zip(
+                call.inputs, [layer.shape] + [layer.conv_shape] * len(layer.residuals), strict=True
+            ):
                 if name not in shapes:
                     raise TargetError(f"no input and no layer before gives {name!r}", where=layer.name)
                 if shapes[name] != shape:
@@ -89,13 +91,27 @@ class Program:
 
     config: Config
     network: Network
-    tilings: tuple[Tiling, ...]
+    plans: tuple[Plan, ...]
     instructions: tuple[Instruction, ...]
     layers: tuple[int, ...]
     spread: bool
     dram: Array
     inputs: Mapping[str, Region]
     outputs: Mapping[str, Region]
+
+    def marks(self) -> tuple[Mark, ...]:
+        """The instructions of each layer, for the cycle model: from its first computation to the next one's.
+
+        Loads that were written early lie in the layer before.
+        """
+        starts: dict[int, int] = {}
+        for number, (i, layer) in enumerate(zip(self.instructions, self.layers, strict=True)):
+            if isinstance(i, Gemm) and layer not in starts:
+                starts[layer] = number
+        begins = [0, *(starts[n] for n in range(1, len(self.network.calls)))]
+        ends = [*begins[1:], len(self.instructions)]
+        names = (call.layer.name for call in self.network.calls)
+        return tuple(Mark(n, b, e) for n, b, e in zip(names, begins, ends, strict=True))
 
     @property
     def code(self) -> bytes:
@@ -108,7 +124,9 @@ class Program:
         for name, region in self.inputs.items():
             x = inputs[name]
             if x.dtype != np.int8 or x.shape != region.shape:
-                raise TargetError(f"the input {name!r} is i8{list(region.shape)}, got {x.dtype}{list(x.shape)}")
+                raise TargetError(
+                    f"the input {name!r} is i8{list(region.shape)}, got {x.dtype}{list(x.shape)}"
+                )
             raw = pack_activation(x, self.config).view(np.uint8).ravel()
             image[region.offset : region.offset + raw.size] = raw
         return image
@@ -174,8 +192,10 @@ def measure(plan: Plan, memory: Memory) -> float:
     return estimate(program.instructions, plan.config, memory).cycles
 
 
-def assemble(network: Network, plans: Sequence[Plan], config: Config, memory: Memory) -> Program:
-    """The program of layers whose tiles are chosen."""
+def assemble(
+    network: Network, plans: Sequence[Plan], config: Config, memory: Memory, *, overlap: bool = True
+) -> Program:
+    """The program of layers whose tiles are chosen; `overlap` as in `schedule`."""
     shapes = network.shapes()
     image = Image()
     constant = image.add(constant_input(config), config.inp_bytes)
@@ -191,7 +211,7 @@ def assemble(network: Network, plans: Sequence[Plan], config: Config, memory: Me
         Job(plan, tensor(call.inputs[0]), tuple(map(tensor, call.inputs[1:])), tensor(call.output), w, v)
         for call, plan, w, v in zip(network.calls, plans, weights, vectors, strict=True)
     ]
-    drafts = schedule(jobs, config, memory, constant)
+    drafts = schedule(jobs, config, memory, constant, overlap=overlap)
     uop_base = image.reserve(0, config.uop_bytes) // config.uop_bytes
     placed, words = place_uops(drafts, config, uop_base)
     image.add(words, config.uop_bytes)
@@ -199,7 +219,7 @@ def assemble(network: Network, plans: Sequence[Plan], config: Config, memory: Me
     return Program(
         config,
         network,
-        tuple(plan.tiling for plan in plans),
+        tuple(plans),
         tuple(d.instruction for d in finished),
         tuple(d.layer for d in finished),
         any(d.spread for d in drafts),
@@ -228,7 +248,7 @@ def _activations(
     network: Network, shapes: Mapping[str, Shape], image: Image, config: Config
 ) -> dict[str, int]:
     """The first byte of every tensor. Inputs and outputs live throughout; the others share room."""
-    first = {name: -1 for name in network.inputs}
+    first = dict.fromkeys(network.inputs, -1)
     last: dict[str, int] = {}
     for number, call in enumerate(network.calls):
         first[call.output] = number

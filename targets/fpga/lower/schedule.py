@@ -8,8 +8,9 @@ the order of the data alone, so nothing here waits at the end of a layer.
 from __future__ import annotations
 
 from collections import defaultdict, deque
-from collections.abc import Callable, Hashable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -51,7 +52,7 @@ class _Pending:
 
 @dataclass
 class _Operation:
-    """A step of a layer's `number`-th tile (`chunk` is the step's), or the tile's end (None), and where its data is."""
+    """A step of a layer's `number`-th tile, or the tile's end (`chunk` None), and where its data is."""
 
     layer: int
     number: int
@@ -63,17 +64,23 @@ class _Operation:
     vectors: list[Load] = field(default_factory=list)
 
 
-def schedule(jobs: Sequence[Job], config: Config, memory: Memory, constant: int) -> list[Draft]:
+def schedule(
+    jobs: Sequence[Job], config: Config, memory: Memory, constant: int, *, overlap: bool = True
+) -> list[Draft]:
     """The drafts of all jobs in order; `constant` is the DRAM element of the constant input.
 
-    The memory decides what is loaded first, nothing else.
+    The memory decides what is loaded first, nothing else. Without `overlap` there is one place for each kind
+    of data, and nothing is loaded before it is needed.
     """
-    return _Schedule(jobs, config, memory, constant).write()
+    return _Schedule(jobs, config, memory, constant, overlap).write()
 
 
 class _Schedule:
-    def __init__(self, jobs: Sequence[Job], config: Config, memory: Memory, constant: int) -> None:
+    def __init__(
+        self, jobs: Sequence[Job], config: Config, memory: Memory, constant: int, overlap: bool
+    ) -> None:
         self.jobs, self.config, self.memory, self.constant = jobs, config, memory, constant
+        self.overlap = overlap
         self.operations: list[_Operation] = []
         self.pending: dict[Buffer, deque[_Pending]] = {Buffer.WGT: deque(), Buffer.INP: deque()}
         self.stored: dict[Tensor, Array] = {}
@@ -117,29 +124,10 @@ class _Schedule:
             for kind, key, _ in self._needs(operation):
                 uses[kind][key].append(time + offset)
         extras = len(plan.constants.extras)
-        residuals = len(plan.layer.residuals)
-        inputs = min(plan.input_slots, len(uses["input"]))
-        residual_slots = residuals * min(2, len(plan.tiles))
-        depth = self.config.inp_depth - RESERVED_INPUTS
-        while inputs * plan.input_size + residual_slots * plan.residual_size > depth:
-            if inputs > 2 or (inputs > 1 and residual_slots <= residuals):
-                inputs -= 1
-            elif residual_slots > residuals:
-                residual_slots -= 1
-            else:
-                inputs -= 1
-        weights = min(len(uses["weights"]), (self.config.wgt_depth - extras) // max(plan.weight_size, 1))
-        sums = min(ACC_SLOTS, len(plan.tiles))
-        vectors = len(uses["vectors"])
-        room = self.config.acc_depth
-        while sums * plan.acc_size + vectors * plan.vector_size > room:
-            if vectors > 1:
-                vectors -= 1
-            else:
-                sums -= 1
+        inputs, residuals, weights, sums, vectors = self._counts(plan, {k: len(v) for k, v in uses.items()})
         wgt, inp, acc = (self.spaces[b] for b in (Buffer.WGT, Buffer.INP, Buffer.ACC))
         at_wgt = wgt.place([extras] + [plan.weight_size] * weights)
-        at_inp = inp.place([plan.input_size] * inputs + [plan.residual_size] * residual_slots)
+        at_inp = inp.place([plan.input_size] * inputs + [plan.residual_size] * residuals)
         at_acc = acc.place([plan.acc_size] * sums + [plan.vector_size] * vectors)
         self.slots = {
             "weights": Slots(wgt, at_wgt[1:], plan.weight_size, uses["weights"]),
@@ -154,6 +142,27 @@ class _Schedule:
             free = wgt.free_behind(at_wgt[0], extras)
             self.pending[Buffer.WGT].append(_Pending([load], layer, free, time))
             wgt.use(at_wgt[0], extras, time + len(tiles) - 1)
+
+    def _counts(self, plan: Plan, wanted: Mapping[str, int]) -> tuple[int, int, int, int, int]:
+        """How many places there are for inputs, residuals, weights, sums and vectors."""
+        config, residuals = self.config, len(plan.layer.residuals)
+        if not self.overlap:
+            return 1, residuals, min(1, wanted.get("weights", 0)), 1, min(1, wanted.get("vectors", 0))
+        inputs = min(plan.input_slots, wanted.get("input", 0))
+        residual_slots = residuals * min(2, len(plan.tiles))
+        while inputs * plan.input_size + residual_slots * plan.residual_size > plan.input_room:
+            if residual_slots > residuals and inputs <= 2:
+                residual_slots -= 1
+            else:
+                inputs -= 1
+        room = (config.wgt_depth - len(plan.constants.extras)) // max(plan.weight_size, 1)
+        sums, vectors = min(ACC_SLOTS, len(plan.tiles)), wanted.get("vectors", 0)
+        while sums * plan.acc_size + vectors * plan.vector_size > config.acc_depth:
+            if vectors > 1:
+                vectors -= 1
+            else:
+                sums -= 1
+        return inputs, residual_slots, min(wanted.get("weights", 0), room), sums, vectors
 
     def _needs(self, operation: _Operation) -> Iterator[tuple[str, Hashable, Callable[[int], list[Load]]]]:
         """The kinds and keys of data that an operation needs, and what loads each to a place."""
@@ -176,7 +185,7 @@ class _Schedule:
                 yield (
                     "residual",
                     (index, tile.window, tile.group),
-                    lambda at, tensor=tensor: load_residual(w, tile.blocks, tensor, at),
+                    partial(load_residual, w, tile.blocks, tensor),
                 )
         if operation.chunk is None and plan.vector_size:
             yield "vectors", tile.group, lambda at: self._load_vectors(job, tile, at)
@@ -265,6 +274,8 @@ class _Schedule:
             if not ready:
                 break
             chosen = min(ready, key=lambda head: head.need)
+            if chosen.need > time and not self.overlap:
+                break
             end = max(busy, begins[chosen.free + 1]) + self._load_cycles(chosen)
             if chosen.need > time and end > begins[time + 1]:
                 urgent = [head for head in heads if head.free >= time and head.need < chosen.need]

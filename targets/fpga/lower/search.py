@@ -1,4 +1,4 @@
-"""Chooses the tiling of each layer: an analytic model ranks all that fit, the cycle model decides among the best.
+"""Chooses the tiling of each layer: an analytic model ranks all that fit, the cycle model tries the best.
 
 The analytic model knows what the compute queue does and what is loaded how often; the cycle model runs the
 layer's own program. Layers that look alike are searched once.
@@ -101,6 +101,21 @@ def candidates(layer: Layer, constants: Constants, config: Config) -> Iterator[P
                     yield other
 
 
+def plain(layer: Layer, constants: Constants, config: Config) -> Plan:
+    """A fixed tiling: 7x7 results of one output block over all input blocks, halved until it fits."""
+    rows, columns = axes(layer)
+    sizes = [min(7, rows.out), min(7, columns.out), constants.weights.count]
+    while True:
+        r, c, k = sizes
+        plan = Plan(layer, constants, config, Tiling(r, c, 1, k))
+        if plan.shortage() is None:
+            return plan
+        if r == c == k == 1:
+            plan.require_fit()
+        at = 2 if k > 1 else 0 if r >= c else 1
+        sizes[at] = ceil_div(sizes[at], 2)
+
+
 def _orders(plan: Plan) -> Iterator[Plan]:
     """The same tiles in another order."""
     if len(plan.groups) > 1 and len(plan.windows) > 1:
@@ -177,7 +192,7 @@ def predict(plan: Plan, least: Work, memory: Memory) -> float:
 
 
 def _load_cycles(memory: Memory, blocks: int, nbytes: int, whole: bool, w: Window) -> float:
-    """Cycles of the loads of `blocks` planes of `nbytes`, row by row unless they are as wide as the tensor."""
+    """Cycles of the loads of `blocks` planes of `nbytes`, row by row unless as wide as the tensor."""
     rows = 1 if whole else max(w.in_height, 1)
     beats = nbytes / rows / memory.bytes_per_cycle
     bursts = max(1.0, beats / memory.burst)
@@ -199,7 +214,9 @@ def search(
 ) -> Found:
     """The best tiling of a layer. `measure` gives the cycles of a plan in the cycle model."""
     least = work(layer, constants, config)
-    ranked = [(predict(plan, least, memory), n, plan) for n, plan in enumerate(candidates(layer, constants, config))]
+    ranked = [
+        (predict(plan, least, memory), n, plan) for n, plan in enumerate(candidates(layer, constants, config))
+    ]
     tried = [(measure(plan), n, plan) for _, n, plan in nsmallest(CONFIRMED, ranked)]
     cycles, _, plan = min(tried)
     return Found(plan.tiling, cycles, len(ranked))

@@ -12,7 +12,7 @@ from hardy.targets.fpga.isa import AluOpcode, Buffer, Load, Store
 from hardy.targets.fpga.lower.constants import LEFT_SHIFT, AluStep, ResidualStep
 from hardy.targets.fpga.lower.gemm import step_kernels
 from hardy.targets.fpga.lower.geometry import Axis, Span, Window, places
-from hardy.targets.fpga.lower.kernels import Kernel, Loop, run, uops
+from hardy.targets.fpga.lower.kernels import ONCE, Kernel, Loop, run, uops
 from hardy.targets.fpga.lower.plan import SPARE, Plan, Tile
 from hardy.targets.fpga.lower.pool import pool_kernels
 from hardy.targets.fpga.lower.tokens import Draft
@@ -113,7 +113,9 @@ class TileWriter:
             moved = replace(kernel, uops=kernel.uops + np.asarray((at.acc, inp, wgt)))
             yield self._draft(moved)
 
-    def finish(self, tile: Tile, at: Places, spelled: int, residuals: dict[int, int], out: Tensor) -> Iterator[Draft]:
+    def finish(
+        self, tile: Tile, at: Places, spelled: int, residuals: dict[int, int], out: Tensor
+    ) -> Iterator[Draft]:
         """Everything behind the products, and the store. `spelled` is where the bias's weights are."""
         w = self.plan.windows[tile.window]
         constants = self.plan.constants
@@ -172,17 +174,17 @@ class TileWriter:
         per_block = self.plan.spelled
         for number in range(per_block):
             yield self._draft(
-                self._over(w, tile, at.acc, where, at.constant, spelled + number, Loop(0, 0, 0, per_block))
+                self._over(w, tile, at.acc, where, at.constant, spelled + number, Loop(1, wgt=per_block))
             )
 
     def _operate(self, operation: AluStep, w: Window, tile: Tile, at: Places, where: Array) -> Draft:
         if operation.vector is None:
             return self._alu(self._over(w, tile, at.acc, where), operation.opcode, operation.imm)
         operand = at.vectors + operation.vector * tile.blocks.size
-        return self._alu(self._over(w, tile, at.acc, where, operand, 0, Loop(0, 0, 1)), operation.opcode)
+        return self._alu(self._over(w, tile, at.acc, where, operand, 0, Loop(1, src=1)), operation.opcode)
 
     def _over(
-        self, w: Window, tile: Tile, acc: int, where: Array, src: int = 0, wgt: int = 0, move: Loop = Loop(0)
+        self, w: Window, tile: Tile, acc: int, where: Array, src: int = 0, wgt: int = 0, move: Loop = ONCE
     ) -> Kernel:
         """A kernel over some accumulators of every output block, the other operands moved by block."""
         blocks = Loop(tile.blocks.size, w.positions, move.src, move.wgt)
@@ -214,7 +216,9 @@ class TileWriter:
             parts = (
                 part
                 for number, (acc, _) in enumerate(sums)
-                for part in transfers(out, w.image, _one(tile, number), rows, w.out_columns, acc + int(results[0]))
+                for part in transfers(
+                    out, w.image, _one(tile, number), rows, w.out_columns, acc + int(results[0])
+                )
             )
         else:
             parts = (

@@ -171,6 +171,7 @@ def check_tokens(instructions: Sequence[Instruction], dram: Array, config: Confi
 def load_uops(dram: Array, first: int, count: int, config: Config) -> Array:
     """Micro-ops int64[count, 3] (dst, src, wgt) from a DRAM image; `first` is in micro-ops."""
     start = first * config.uop_bytes
-    words = np.ascontiguousarray(dram[start : start + count * config.uop_bytes]).view(np.uint32).astype(np.int64)
+    words = (
+        np.ascontiguousarray(dram[start : start + count * config.uop_bytes]).view(np.uint32).astype(np.int64)
+    )
     return np.stack([words >> f.low & f.mask for f in layouts(config).uop], axis=1)
-

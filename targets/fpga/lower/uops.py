@@ -6,7 +6,7 @@ one burst, and what the burst covers is forgotten.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -69,13 +69,14 @@ class _Ring:
     def begin(self, key: bytes) -> int:
         return self._resident[key]
 
-    def bring(self, key: bytes, following: Any) -> Load | None:
+    def bring(self, key: bytes, following: Iterable[bytes]) -> Load | None:
         """Loads a kernel that is not resident, with others that will be missing soon."""
         if key in self._resident:
             return None
         if len(key) // 4 > self._depth:
             raise ProgramError(f"a kernel of {len(key) // 4} micro-ops exceeds a buffer of {self._depth}")
-        burst, total = [], 0
+        burst: list[bytes] = []
+        total = 0
         for other in following:
             count = len(other) // 4
             if other in self._resident or other in burst:
