@@ -14,14 +14,19 @@ from typing import Any
 
 from hardy.targets.fpga.board import Memory
 from hardy.targets.fpga.config import Config
+from hardy.targets.fpga.isa import AluOpcode
 from hardy.targets.fpga.lower.constants import Constants
-from hardy.targets.fpga.lower.geometry import Axis, Span, Window, axes
+from hardy.targets.fpga.lower.geometry import Axis, Span, Window, axes, window
 from hardy.targets.fpga.lower.layer import Layer
 from hardy.targets.fpga.lower.layout import ceil_div
 from hardy.targets.fpga.lower.plan import Plan, Tiling
 
 CONFIRMED = 6
 """Tilings of a layer that are tried in the cycle model."""
+LEAST, OPERATIONS = 3, 1500
+"""Tilings that are always tried; further ones while all have so many steps and ends of tiles together."""
+WINDOWS = 256
+"""Tilings of more windows are not looked at where others fit."""
 INSTRUCTION_CYCLES = 9
 LOAD_CYCLES = 25
 """Cycles of an instruction beside its micro-ops, and of a load beside its bytes."""
@@ -32,8 +37,8 @@ class Work:
     """What a layer needs at the least, in cycles, whatever its tiles.
 
     `gemm`: one micro-op for each product of whole blocks that reads real inputs (no padding) and for each
-    residual's element; `alu`: shift and two limits, two cycles each, of every result, and for a max pool one
-    maximum for each further row and column of a window; `bytes`: inputs, weights and results once.
+    residual's element; `alu`: two cycles each for shift and limits of every result (limits that no sum exceeds
+    are left out) and for the maxima of a pool; `bytes`: inputs, weights and results once.
     """
 
     gemm: int
@@ -60,7 +65,7 @@ def work(layer: Layer, constants: Constants, config: Config) -> Work:
     conv = images * blocks * layer.conv_shape[2] * layer.conv_shape[3]
     results = images * blocks * layer.out_shape[2] * layer.out_shape[3]
     products = images * blocks * constants.weights.count
-    alu = 3 * results
+    alu = sum(step.opcode != AluOpcode.ADD for step in constants.epilogue) * results
     if layer.pool is not None:
         rows, columns = axes(layer)
         alu += images * blocks * (rows.conv * _maxima(columns) + columns.out * _maxima(rows))
@@ -80,21 +85,32 @@ def work(layer: Layer, constants: Constants, config: Config) -> Work:
 
 
 def _maxima(axis: Axis) -> int:
-    """Maxima along an axis: of each window, one for each position behind its first."""
-    return sum(axis.conv_span(Span(o, o + 1)).size - 1 for o in range(axis.out))
+    """The least maxima along an axis.
+
+    One for each position of a window behind its first; windows that share more than one position can share
+    maxima too, and need as many as doubling takes.
+    """
+    sizes = [axis.conv_span(Span(o, o + 1)).size for o in range(axis.out)]
+    shared = axis.pool_kernel - axis.pool_stride > 1
+    return sum((size - 1).bit_length() if shared else size - 1 for size in sizes)
 
 
 def candidates(layer: Layer, constants: Constants, config: Config) -> Iterator[Plan]:
     """Plans worth a look that fit. Raises TargetError, naming the buffer, if the smallest does not."""
     Plan(layer, constants, config, Tiling(1, 1, 1, 1)).require_fit()
     rows, columns = axes(layer)
+    many = False
     for r, c in product(_parts(rows.out), _parts(columns.out, 6)):
-        if r * c > config.acc_depth:
+        first = window(0, Span(0, r), Span(0, c), rows, columns)
+        if first.positions > config.acc_depth or first.plane > config.inp_depth:
+            continue
+        if many and ceil_div(rows.out, r) * ceil_div(columns.out, c) > WINDOWS:
             continue
         for b, k in product(_parts(constants.out_blocks, 12), _parts(constants.weights.count, 8)):
             plan = Plan(layer, constants, config, Tiling(r, c, b, k))
             if plan.shortage() is not None:
                 continue
+            many = True
             yield plan
             for other in _orders(plan):
                 if other.shortage() is None:
@@ -217,7 +233,13 @@ def search(
     ranked = [
         (predict(plan, least, memory), n, plan) for n, plan in enumerate(candidates(layer, constants, config))
     ]
-    tried = [(measure(plan), n, plan) for _, n, plan in nsmallest(CONFIRMED, ranked)]
+    tried: list[tuple[float, int, Plan]] = []
+    operations = 0
+    for _, n, plan in nsmallest(CONFIRMED, ranked):
+        operations += len(plan.tiles) * (len(plan.chunks) + 1)
+        if len(tried) >= LEAST and operations > OPERATIONS:
+            break
+        tried.append((measure(plan), n, plan))
     cycles, _, plan = min(tried)
     return Found(plan.tiling, cycles, len(ranked))
 
