@@ -5,13 +5,13 @@
 The cycles are those of the cycle model (docs/vta.md), not measured on a board. The whole network is one
 program; a layer's cycles run from the end of the layer before, as the compute queue sees it, so that weights
 loaded ahead count where they hide. `alone` is the layer as a program of its own, from a cold start to its
-last store. `plain` is that in fixed 7x7 tiles with one place for each kind of data, so that loads, computation
-and stores take turns.
+last store. `plain` is that in fixed 7x7 tiles with one place for each kind of data, so that loads,
+computation and stores take turns.
 
 The bound is max(GEMM + ALU, DMA). GEMM: one cycle for each product of a vector with a whole block of weights
 that reads real inputs, and for each vector of a residual; `with padding` takes a bound that counts products
-with padding too, as multiply-accumulates of networks are counted, and which programs here can stay below. ALU:
-shift and two limits at two cycles each for every vector of results, and the maxima of a pool. DMA: every byte
+with padding too, as multiply-accumulates of networks are counted, and which programs here can stay below.
+ALU: shift and limits at two cycles each for every vector of results, and the maxima of a pool. DMA: every byte
 of inputs, weights and results once, and one latency.
 """
 

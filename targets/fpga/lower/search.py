@@ -37,8 +37,8 @@ class Work:
     """What a layer needs at the least, in cycles, whatever its tiles.
 
     `gemm`: one micro-op for each product of whole blocks that reads real inputs (no padding) and for each
-    residual's element; `alu`: two cycles each for shift and limits of every result (limits that no sum exceeds
-    are left out) and for the maxima of a pool; `bytes`: inputs, weights and results once.
+    residual's element; `alu`: two cycles each for shift and limits of every result (without limits that no sum
+    exceeds) and for the maxima of a pool; `bytes`: inputs, weights and results once.
     """
 
     gemm: int
