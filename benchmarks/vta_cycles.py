@@ -10,9 +10,9 @@ computation and stores take turns.
 
 The bound is max(GEMM + ALU, DMA). GEMM: one cycle for each product of a vector with a whole block of weights
 that reads real inputs, and for each vector of a residual; `with padding` takes a bound that counts products
-with padding too, as multiply-accumulates of networks are counted, and which programs here can stay below.
-ALU: shift and limits at two cycles each for every vector of results, and the maxima of a pool. DMA: every byte
-of inputs, weights and results once, and one latency.
+with padding too, as multiply-accumulates of networks are counted; programs here can stay below it.
+ALU: shift and limits at two cycles each for every vector of results, and the maxima of a pool. DMA: every
+byte of inputs, weights and results once, and one latency.
 """
 
 from __future__ import annotations

@@ -139,6 +139,11 @@ class Plan:
         return self.config.inp_depth - RESERVED_INPUTS
 
     @property
+    def weight_slots(self) -> int:
+        """Places for the weights of steps."""
+        return (self.config.wgt_depth - len(self.constants.extras)) // max(self.weight_size, 1)
+
+    @property
     def input_slots(self) -> int:
         """Places for inputs that are worth having: one step's beside those of a whole tile."""
         return len(self.chunks) + 1

@@ -87,14 +87,18 @@ class Region:
 
 @dataclass(frozen=True, eq=False)
 class Program:
-    """A compiled program. `layers[n]` is the layer that instruction n serves."""
+    """A compiled program.
+
+    `layers[n]` is the number of the layer that instruction n serves. `spread` names layers with so few
+    accumulators to a tile that micro-ops on spare ones keep the others apart (kernels.py).
+    """
 
     config: Config
     network: Network
     plans: tuple[Plan, ...]
     instructions: tuple[Instruction, ...]
     layers: tuple[int, ...]
-    spread: bool
+    spread: tuple[str, ...]
     dram: Array
     inputs: Mapping[str, Region]
     outputs: Mapping[str, Region]
@@ -222,7 +226,7 @@ def assemble(
         tuple(plans),
         tuple(d.instruction for d in finished),
         tuple(d.layer for d in finished),
-        any(d.spread for d in drafts),
+        tuple(network.calls[n].layer.name for n in sorted({d.layer for d in drafts if d.spread})),
         image.array(),
         {name: Region(offsets[name], shape) for name, shape in network.inputs.items()},
         {name: Region(offsets[name], shapes[name]) for name in network.outputs},

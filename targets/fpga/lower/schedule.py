@@ -11,6 +11,7 @@ from collections import defaultdict, deque
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from heapq import heappop, heappush
 from typing import Any
 
 import numpy as np
@@ -26,6 +27,8 @@ from hardy.targets.fpga.lower.tokens import Draft
 
 Array = np.ndarray[Any, Any]
 ACC_SLOTS = 2
+AHEAD = 128
+"""Loads of a step's data that may be written ahead: each can be a token that waits (tokens.WAITING)."""
 
 
 @dataclass(frozen=True)
@@ -81,6 +84,7 @@ class _Schedule:
     ) -> None:
         self.jobs, self.config, self.memory, self.constant = jobs, config, memory, constant
         self.overlap = overlap
+        self.ahead: list[int] = []
         self.operations: list[_Operation] = []
         self.pending: dict[Buffer, deque[_Pending]] = {Buffer.WGT: deque(), Buffer.INP: deque()}
         self.stored: dict[Tensor, Array] = {}
@@ -155,14 +159,13 @@ class _Schedule:
                 residual_slots -= 1
             else:
                 inputs -= 1
-        room = (config.wgt_depth - len(plan.constants.extras)) // max(plan.weight_size, 1)
         sums, vectors = min(ACC_SLOTS, len(plan.tiles)), wanted.get("vectors", 0)
         while sums * plan.acc_size + vectors * plan.vector_size > config.acc_depth:
             if vectors > 1:
                 vectors -= 1
             else:
                 sums -= 1
-        return inputs, residual_slots, min(wanted.get("weights", 0), room), sums, vectors
+        return inputs, residual_slots, min(wanted.get("weights", 0), plan.weight_slots), sums, vectors
 
     def _needs(self, operation: _Operation) -> Iterator[tuple[str, Hashable, Callable[[int], list[Load]]]]:
         """The kinds and keys of data that an operation needs, and what loads each to a place."""
@@ -268,13 +271,15 @@ class _Schedule:
         The load queue runs in order. Where the most urgent load has to wait for its place, one that is needed
         later goes first if that does not make the urgent one late, or is done before anything else can be.
         """
+        while self.ahead and self.ahead[0] <= time:
+            heappop(self.ahead)
         while True:
             heads = [queue[0] for queue in self.pending.values() if queue]
             ready = [head for head in heads if head.free < time]
             if not ready:
                 break
             chosen = min(ready, key=lambda head: head.need)
-            if chosen.need > time and not self.overlap:
+            if chosen.need > time and (not self.overlap or len(self.ahead) == AHEAD):
                 break
             end = max(busy, begins[chosen.free + 1]) + self._load_cycles(chosen)
             if chosen.need > time and end > begins[time + 1]:
@@ -282,6 +287,7 @@ class _Schedule:
                 if any(end + self._load_cycles(head) > begins[head.need] for head in urgent):
                     break
             busy = end
+            heappush(self.ahead, chosen.need)
             next(queue for queue in self.pending.values() if queue and queue[0] is chosen).popleft()
             yield chosen
         for queue in self.pending.values():

@@ -37,8 +37,8 @@ class Work:
     """What a layer needs at the least, in cycles, whatever its tiles.
 
     `gemm`: one micro-op for each product of whole blocks that reads real inputs (no padding) and for each
-    residual's element; `alu`: two cycles each for shift and limits of every result (without limits that no sum
-    exceeds) and for the maxima of a pool; `bytes`: inputs, weights and results once.
+    residual's element; `alu`: two cycles each for shift and limits of every result (not for limits that no
+    sum exceeds) and for the maxima of a pool; `bytes`: inputs, weights and results once.
     """
 
     gemm: int
@@ -174,8 +174,9 @@ def predict(plan: Plan, least: Work, memory: Memory) -> float:
     kernels = min(steps, chunks * min(tiles, 2) * min(windows, 3))
     uops = listed * (kernels if listed * kernels <= config.uop_depth else steps) / 2
 
-    wgt_slots = config.wgt_depth // max(plan.weight_size, 1)
-    inp_slots = (config.inp_depth - 1 - plan.residual_size * len(layer.residuals)) // max(plan.input_size, 1)
+    wgt_slots = plan.weight_slots
+    free = plan.input_room - plan.residual_size * len(layer.residuals)
+    inp_slots = free // max(plan.input_size, 1)
     input_blocks = ceil_div(layer.shape[1], config.block)
     # How often everything is loaded: inputs for each group of output blocks, weights for each window.
     dense = constants.weights.count == input_blocks

@@ -27,6 +27,12 @@ Clock = tuple[int, int, int]
 """The last instruction of each queue that is known to be done."""
 
 NOP = Load(Buffer.UOP, 0, 0, 0)
+WAITING = 112
+"""Tokens of written loads that may wait to be taken, before a load waits for one of them to be.
+
+Loads written ahead of what takes theirs (at most schedule.AHEAD steps) come on top; every build counts
+to 255.
+"""
 
 
 @dataclass(frozen=True, eq=False)
@@ -81,6 +87,7 @@ class _Inserter:
         self._order: list[_Placed] = []
         self._stores_known: list[int] = []
         self._loads_known: list[int] = []
+        self._takers: list[int] = []  # the compute instructions that take a token of a load, in order
 
     def add(self, draft: Draft) -> None:
         queue = queue_of(draft.instruction)
@@ -102,6 +109,8 @@ class _Inserter:
         clock = list(own[-1].clock) if own else [-1, -1, -1]
         clock[queue] = len(own) - 1
         placed = _Placed(draft, queue, len(own), (-1, -1, -1))
+        if queue == Queue.LOAD and len(self._takers) > WAITING:
+            needed[Queue.COMPUTE] = max(needed[Queue.COMPUTE], self._takers[-1 - WAITING])
         if queue != Queue.COMPUTE:
             far = Queue.STORE if queue == Queue.LOAD else Queue.LOAD
             if needed[far] > clock[far]:
@@ -118,6 +127,8 @@ class _Inserter:
         own.append(placed)
         self._order.append(placed)
         if queue == Queue.COMPUTE:
+            if Queue.LOAD in placed.pops:
+                self._takers.append(placed.number)
             self._loads_known.append(clock[0])
             self._stores_known.append(clock[2])
         return placed

@@ -213,3 +213,30 @@ def test_no_program_is_faster_than_the_bound(memory: str) -> None:
         cycles = estimate(program.instructions, config, find_memory(memory)).cycles
         assert cycles >= work(layer, values, config).bound(find_memory(memory))
         assert isinstance(program.plans[0], Plan)
+
+
+def test_layers_with_few_accumulators_are_named_and_run_on_the_published_bitstream() -> None:
+    weights = np.random.default_rng(0).integers(-30, 31, (8, 40)).astype(np.int8)
+    program = compile_layers(alone(dense("narrow", 1, weights, shift=7)), "1x8")
+    assert program.spread == ("narrow",)
+    assert_exact(program)  # refused by the simulator if micro-ops were too close
+    assert compile_layers(alone(conv("wide", (1, 8, 9, 9), 8)), "1x8").spread == ()
+
+
+def test_many_small_weights_leave_no_more_tokens_waiting_than_are_counted() -> None:
+    rng = np.random.default_rng(0)
+    weights = rng.integers(-30, 31, (480, 480, 1, 1)).astype(np.int8)
+    layer = Layer("pointwise", (1, 480, 2, 2), weights, shift=8)
+    program = compile_layers(alone(layer), "pynq-z1", tilings=[Tiling(2, 2, 1, 1)])
+    check_tokens(program.instructions, program.dram, program.config)
+    assert_exact(program)
+
+
+def test_a_convolution_of_resnet_stays_within_a_tenth_of_its_bound() -> None:
+    layer, config, memory = (
+        conv("conv", (1, 128, 14, 14), 128, low=0),
+        find_config("pynq-z1"),
+        find_memory("axi64"),
+    )
+    cycles = estimate(compile_layers(alone(layer), config, memory).instructions, config, memory).cycles
+    assert cycles <= 1.1 * work(layer, constants(layer, config), config).bound(memory)
