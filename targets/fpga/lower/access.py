@@ -11,6 +11,7 @@ import numpy as np
 from numpy.lib.stride_tricks import as_strided
 
 from hardy.targets.fpga.config import Config
+from hardy.targets.fpga.elements import depth, element_bytes
 from hardy.targets.fpga.isa import Alu, Buffer, Finish, Gemm, Instruction, Load, Store
 from hardy.targets.fpga.queues import Queue
 
@@ -55,20 +56,10 @@ def accesses(instruction: Instruction, uops: Array | None, config: Config) -> It
         case Load() if instruction.x_size:
             memory = Memory[Buffer(instruction.buffer).name.removesuffix("_8BIT")]
             yield Access(memory, True, instruction.sram, instruction.width * instruction.height)
-            yield _dram(
-                False,
-                {
-                    Buffer.UOP: config.uop_bytes,
-                    Buffer.WGT: config.wgt_bytes,
-                    Buffer.INP: config.inp_bytes,
-                    Buffer.ACC: config.acc_bytes,
-                }[instruction.buffer],
-                instruction,
-                config,
-            )
+            yield _dram(False, element_bytes(instruction.buffer, config), instruction, config)
         case Store() if instruction.x_size:
             yield Access(Memory.ACC, False, instruction.sram, instruction.x_size * instruction.y_size)
-            yield _dram(True, config.out_bytes, instruction, config)
+            yield _dram(True, element_bytes(Buffer.OUT, config), instruction, config)
         case Gemm() | Alu():
             yield Access(Memory.UOP, False, instruction.uops[0], instruction.uops[1] - instruction.uops[0])
             if uops is None:
@@ -112,13 +103,8 @@ class History:
     """For every element of the memories, the last instruction of each queue that read or wrote it."""
 
     def __init__(self, config: Config, dram_bytes: int) -> None:
-        sizes = {
-            Memory.UOP: config.uop_depth,
-            Memory.WGT: config.wgt_depth,
-            Memory.INP: config.inp_depth,
-            Memory.ACC: config.acc_depth,
-            Memory.DRAM: -(-dram_bytes // config.inp_bytes) + 1,
-        }
+        sizes = {m: depth(Buffer[m.name], config) for m in Memory if m != Memory.DRAM}
+        sizes[Memory.DRAM] = -(-dram_bytes // config.inp_bytes) + 1
         self._last = {m: np.full((2, len(Queue), size), -1, np.int32) for m, size in sizes.items()}
 
     def needed(self, access: Access) -> Array:

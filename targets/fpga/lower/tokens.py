@@ -37,7 +37,10 @@ to 255.
 
 @dataclass(frozen=True, eq=False)
 class Draft:
-    """An instruction without tokens, the micro-ops int[n, 3] that it runs, and the layer that it serves."""
+    """An instruction without tokens, the micro-ops int[n, 3] that it runs, and the layer that it serves.
+
+    `spread` says that some of the micro-ops only keep others apart (kernels.spread).
+    """
 
     instruction: Instruction
     uops: Array | None = None

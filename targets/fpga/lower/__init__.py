@@ -1,0 +1,1 @@
+"""Layers of integers compiled to programs for VTA."""
