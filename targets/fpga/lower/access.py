@@ -103,7 +103,8 @@ class History:
     """For every element of the memories, the last instruction of each queue that read or wrote it."""
 
     def __init__(self, config: Config, dram_bytes: int) -> None:
-        sizes = {m: depth(Buffer[m.name], config) for m in Memory if m != Memory.DRAM}
+        buffers = (Memory.UOP, Memory.WGT, Memory.INP, Memory.ACC)
+        sizes: dict[Memory, int] = {m: depth(Buffer[m.name], config) for m in buffers}
         sizes[Memory.DRAM] = -(-dram_bytes // config.inp_bytes) + 1
         self._last = {m: np.full((2, len(Queue), size), -1, np.int32) for m, size in sizes.items()}
 
