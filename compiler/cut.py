@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
 
 from hardy.compiler.ir import Builder, Constant, Graph, Input, Node, Value, remap
@@ -26,9 +26,21 @@ def cut(graph: Graph, ends: Sequence[Sequence[Value]]) -> list[Part]:
     out, so the last ends are usually the graph's outputs. Ends that are inputs or constants are passed
     over.
     """
-    owner = _owners(ends)
-    needed: list[set[Value]] = [set() for _ in ends]
-    given: set[Value] = {v for values in ends for v in values} | set(graph.outputs)
+    return _parts(graph, _owners(ends), len(ends), {v for values in ends for v in values})
+
+
+def split(graph: Graph, members: Sequence[Sequence[Node]]) -> list[Part]:
+    """One part for each list of nodes, none of which needs a later one. Inputs and constants are nobody's.
+
+    A part gives what later parts take and the graph's outputs.
+    """
+    owner = {node: part for part, nodes in enumerate(members) for node in nodes}
+    return _parts(graph, owner, len(members), set())
+
+
+def _parts(graph: Graph, owner: Mapping[Node, int], count: int, ends: Set[Value]) -> list[Part]:
+    needed: list[set[Value]] = [set() for _ in range(count)]
+    given = set(graph.outputs) | ends
     for node, part in owner.items():
         for value in node.operands:
             if not isinstance(value.op, Constant) and owner.get(value.node) != part:
@@ -39,11 +51,11 @@ def cut(graph: Graph, ends: Sequence[Sequence[Value]]) -> list[Part]:
         for value in node.values:
             if value in given or isinstance(node.op, Input):
                 names[value] = node.op.label if isinstance(node.op, Input) else f"value {len(names)}"
-    members: list[list[Node]] = [[] for _ in ends]
+    members: list[list[Node]] = [[] for _ in range(count)]
     for node in graph.nodes:
         if node in owner:
             members[owner[node]].append(node)
-    return [_part(f"{graph.name} {i}", members[i], needed[i], given, names) for i in range(len(ends))]
+    return [_part(f"{graph.name} {i}", members[i], needed[i], given, names) for i in range(count)]
 
 
 def _owners(ends: Sequence[Sequence[Value]]) -> dict[Node, int]:

@@ -18,7 +18,7 @@ from typing import Any, ClassVar, Protocol, runtime_checkable
 import torch
 
 from hardy.compiler.artifact.coding import Segment
-from hardy.compiler.errors import Refusal, TargetError, UnsupportedError
+from hardy.compiler.errors import Refusal, TargetError, UnsupportedError, UsageError
 from hardy.compiler.ir import Graph, Node
 from hardy.compiler.pipeline import Pass
 from hardy.compiler.types import DType
@@ -184,6 +184,17 @@ class Target(ABC):
     def check(self) -> list[str]:
         """What is missing on this machine to compile and run, in words; empty when all is there."""
         return []
+
+    def draw_timeline(self, artifact: Loaded, path: Path) -> list[Path]:
+        """Draw what a compiled program does over time; the files written, `path` or others beside it.
+
+        UsageError for a target without a model of that.
+        """
+        raise UsageError(f"{self.name} has no timeline of a program")
+
+    def remark(self) -> str:
+        """One line for people who run a program here, such as that a simulator runs it; else empty."""
+        return ""
 
     def cost(self, node: Node) -> float | None:
         """Estimated seconds of one node, None where the target has no model of it."""

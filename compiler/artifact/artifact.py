@@ -119,8 +119,15 @@ class Artifact:
     def prepare(self) -> Runner:
         """Load the program on its device, once; ArtifactError where this machine cannot run it."""
         if self._runner is None:
-            self._runner = self.target.load(_Loaded(self._parts, self.manifest["target"]["package"]))
+            self._runner = self.target.load(self._loaded())
         return self._runner
+
+    def draw_timeline(self, path: str | Path) -> list[Path]:
+        """Draw what the program does over time, where its target has a model of that; the files written."""
+        return self.target.draw_timeline(self._loaded(), Path(path))
+
+    def _loaded(self) -> _Loaded:
+        return _Loaded(self._parts, self.manifest["target"]["package"])
 
     def run(self, inputs: Mapping[str, Array] | None = None, /, **named: Array) -> dict[str, torch.Tensor]:
         """Compute the outputs for inputs given by name, as tensors or NumPy arrays.

@@ -42,6 +42,12 @@ class AbsentLiteral(Literal):
         )
 
 
+def read_graph(text: str, tensors: Mapping[str, torch.Tensor]) -> Graph:
+    """The graph that a text stands for; `tensors` has the data of some of its constants by digest, the
+    others are absent. GraphError where the text is none."""
+    return parse_graph(text, _Literals(text, tensors))
+
+
 class _Literals(Mapping[str, Literal]):
     """The constants that a graph's text names, made when they are asked for."""
 
@@ -124,7 +130,7 @@ class Opened:
     def graph(self) -> Graph:
         text = (self.folder / GRAPH).read_text(encoding="utf-8")
         try:
-            return parse_graph(text, _Literals(text, self.tensors))
+            return read_graph(text, self.tensors)
         except GraphError as error:
             raise ArtifactError(f"{GRAPH} cannot be read: {error.message}", where=error.where) from error
 

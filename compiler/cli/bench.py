@@ -65,7 +65,8 @@ def bench(
     if json:
         rows: list[dict[str, Any]] = [{"name": n, **vars(t)} for n, t in timings.items()]
         listed = [{"step": name, "seconds": spent} for name, spent in steps]
-        print_json({"artifact": str(artifact), "threads": threads, "results": rows, "profile": listed})
+        about = {"artifact": str(artifact), "remark": loaded.target.remark(), "threads": threads}
+        print_json({**about, "results": rows, "profile": listed})
         return
     right = ("median", "best", "p90", "runs", "ratio")
     shown = table("", *right, right=right)
@@ -73,6 +74,8 @@ def bench(
         ratio = f"{t.median / first:.2f}"
         shown.add_row(name, duration(t.median), duration(t.best), duration(t.p90), str(t.runs), ratio)
     console().print(shown)
+    if loaded.target.remark():
+        console().print(loaded.target.remark())
     if steps:
         console().print(_profile_table(steps))
 

@@ -57,6 +57,16 @@ def inspect(
         bool, typer.Option("--diff", help="What changed, line by line: by --pass, or by all passes together.")
     ] = False,
     ir: Annotated[bool, typer.Option("--ir", help="The final graph as text.")] = False,
+    file: Annotated[
+        str | None,
+        typer.Option(
+            "--file", metavar="NAME", help="One of an artifact's own files, to the terminal or a pipe."
+        ),
+    ] = None,
+    timeline: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE.svg", help="Draw what an artifact's program does over time, as modelled."),
+    ] = None,
     onnx: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Write the final graph as ONNX, for other viewers.")
     ] = None,
@@ -74,12 +84,23 @@ def inspect(
     if claims_artifact(Path(subject)):
         if dim or shape or bind or passes or target != "none":
             raise UsageError("an artifact is compiled already: options of compilation do not apply to it")
+        if file is not None:
+            _write_file(Path(subject), file)
+            return
         found = _open(Path(subject))
     else:
+        if file is not None or timeline is not None:
+            raise UsageError(
+                "--file and --timeline show an artifact, and this is a model", hint="compile it first"
+            )
         allow_local_modules()
         with progress_bar(json) as progress:
             found = _import(subject, target, passes, read_binding(dim, shape, bind), progress)
     result: dict[str, Any] = {}
+    if timeline is not None:
+        from hardy.compiler.artifact import Artifact
+
+        result["timeline"] = [str(p) for p in Artifact.open(Path(subject)).draw_timeline(timeline)]
     if onnx is not None:
         from hardy.compiler.export.onnx import export
 
@@ -103,6 +124,7 @@ def inspect(
 
 def _open(path: Path) -> Subject:
     from hardy.compiler.artifact import Artifact
+    from hardy.compiler.artifact.built import TARGET
 
     artifact = Artifact.open(path)
     manifest = artifact.manifest
@@ -113,9 +135,24 @@ def _open(path: Path) -> Subject:
         "hardy": manifest["hardy"],
         "digest": manifest["digest"],
         "import": artifact.report["import"],
+        "files": [f for f in manifest["files"] if f.startswith(f"{TARGET}/")],
     }
     rows = artifact.report["passes"]
     return Subject(str(path), artifact.graph, rows, artifact.passes, about, _weights(path, artifact))
+
+
+def _write_file(path: Path, name: str) -> None:
+    """A file of the artifact, unchanged, to standard output."""
+    import sys
+
+    from hardy.compiler.artifact import Artifact
+
+    manifest = Artifact.open(path).manifest
+    if name not in manifest["files"]:
+        raise UsageError(f"{path} has no file {name!r}", hint=f"it has {', '.join(manifest['files'])}")
+    sys.stdout.flush()
+    sys.stdout.buffer.write((path / name).read_bytes())
+    sys.stdout.buffer.flush()
 
 
 def _weights(path: Path, artifact: Artifact) -> list[dict[str, Any]]:
@@ -231,7 +268,7 @@ def _print(found: Subject, result: Mapping[str, Any]) -> None:
         return
     screen = console()
     for key, value in found.about.items():
-        if value is not None:
+        if value:
             if key == "import":
                 value = (
                     f"not checked: {value['skipped']}"
@@ -240,6 +277,8 @@ def _print(found: Subject, result: Mapping[str, Any]) -> None:
                 )
             elif isinstance(value, Mapping):
                 value = ", ".join(f"{k} {v}" for k, v in value.items() if isinstance(v, str) and v)
+            elif isinstance(value, list):
+                value = ", ".join(value)
             screen.print(f"{key}: {value}")
     screen.print(interface_table(found.graph.input_types(), found.graph.output_types()))
     screen.print(statistics_line(dataclasses.asdict(statistics(found.graph))))
@@ -248,5 +287,5 @@ def _print(found: Subject, result: Mapping[str, Any]) -> None:
         print_passes(screen, found.rows)
     if found.weights:
         screen.print(weight_table(found.weights))
-    if "onnx" in result:
-        screen.print(f"wrote {result['onnx']}")
+    for path in (*result.get("timeline", ()), *([result["onnx"]] if "onnx" in result else ())):
+        screen.print(f"wrote {path}")

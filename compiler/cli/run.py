@@ -48,7 +48,8 @@ def run(
         _write(out, results)
     figures = {name: _figures(str(loaded.outputs[name]), t) for name, t in results.items()}
     if json:
-        print_json({"outputs": figures, "file": None if out is None else str(out)})
+        remark = loaded.target.remark()
+        print_json({"outputs": figures, "file": None if out is None else str(out), "remark": remark})
         return
     columns = ("least", "greatest", "mean", "deviation")
     rows = table("output", "type", *columns, "first values", right=columns)
@@ -57,6 +58,8 @@ def run(
         rows.add_row(name, row["type"], *(_short(row.get(c)) for c in columns), first)
     screen = console()
     screen.print(rows)
+    if loaded.target.remark():
+        screen.print(loaded.target.remark())
     if out is not None:
         screen.print(f"wrote {out}")
 
