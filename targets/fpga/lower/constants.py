@@ -4,8 +4,8 @@
   (127, ..., 127, 1) with a weight element whose rows spell that number in base 127 adds it in one micro-op of
   one cycle; the vector unit's ADD takes two cycles and an operand in the accumulators. It is used where the
   number is too large to spell.
-- A residual enters the accumulators as a product with 2^k times the identity; beyond 2^7 it is accumulated
-  first and shifted left before the convolution is added.
+- A residual enters the accumulators as a product with a diagonal of powers of two; beyond 2^7 it is
+  accumulated first and shifted left before the convolution is added.
 - The vector unit shifts by at most 15 to the right and 16 to the left at once.
 - Limits that no sum can exceed are not applied.
 - Where all weights are one number on the diagonal, as in pools and additions, they are one weight element.
@@ -13,7 +13,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -44,12 +45,16 @@ class AluStep:
 
 @dataclass(frozen=True)
 class ResidualStep:
-    """A residual accumulated by `times` products with the `element`-th extra weight, then a shift left."""
+    """A residual accumulated by `times` products with the `element`-th extra weight, then a shift left.
+
+    `by_block` says that the extra weights from `element` on are one an output block.
+    """
 
     index: int
     element: int
     times: int
     left: int = 0
+    by_block: bool = False
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,7 +62,7 @@ class Constants:
     """A layer's constants and steps for one configuration.
 
     `spelled` i8[output blocks, n, block, block]: the bias as weight elements, n to an output block; `extras`
-    i8[m, block, block]: multiples of the identity for residuals; `vectors` i32[v, output blocks, batch,
+    i8[m, block, block]: diagonals of powers of two for residuals; `vectors` i32[v, output blocks, batch,
     block]: operands of the vector unit. `uniform` is the number of the extra that is every weight element, if
     one is. `early` residuals come before the convolution, `late` ones behind.
     The spelled bias is added behind the pool, where there is less to add it to; where sums may wrap, which a
@@ -140,9 +145,11 @@ def constants(layer: Layer, config: Config) -> Constants:
     # Where padding alone is read, nothing but an ALU operation may be what makes a result ready to be stored.
     certain = not wraps and not any(map(any, layer.padding))
     least, greatest = low + added >> shifts, high + added >> shifts
-    if not certain or np.any(least < layer.low):
+    if layer.wide:
+        epilogue.append(AluStep(AluOpcode.ADD, imm=0))
+    elif not certain or np.any(least < layer.low):
         epilogue.append(AluStep(AluOpcode.MAX, imm=layer.low))
-    if not certain or np.any(greatest > layer.high):
+    if not layer.wide and (not certain or np.any(greatest > layer.high)):
         epilogue.append(AluStep(AluOpcode.MIN, imm=layer.high))
 
     early, late, extras = _residual_steps(layer, config)
@@ -169,7 +176,7 @@ def _sum_range(layer: Layer) -> tuple[Array, Array]:
     """Bounds of an output's sum without its bias, whatever the inputs: i64[outputs] each."""
     weights = layer.weights.reshape(layer.outputs, -1).astype(np.int64)
     positive, negative = np.maximum(weights, 0).sum(1), np.minimum(weights, 0).sum(1)
-    residual = sum(1 << k for k in layer.residuals)
+    residual = sum((1 << np.asarray(k, np.int64) for k in layer.residuals), np.int64(0))
     return (
         -128 * positive + 127 * negative - 128 * residual,
         127 * positive - 128 * negative + 127 * residual,
@@ -190,28 +197,48 @@ def _right_shifts(shifts: Array) -> list[int | Array]:
 def _residual_steps(
     layer: Layer, config: Config
 ) -> tuple[tuple[ResidualStep, ...], tuple[ResidualStep, ...], Array]:
-    exponents: list[int] = []
+    elements: list[Array] = []
 
-    def element(exponent: int) -> int:
-        if exponent not in exponents:
-            exponents.append(exponent)
-        return exponents.index(exponent)
+    def element(diagonals: Array) -> int:
+        """The number of the first of some weight elements, given as i64[count, block]."""
+        made = np.stack([np.diag(d) for d in diagonals]).astype(np.int8)
+        for at in range(len(elements) - len(made) + 1):
+            if np.array_equal(np.stack(elements[at : at + len(made)]), made):
+                return at
+        elements.extend(made)
+        return len(elements) - len(made)
 
-    early: list[ResidualStep] = []
+    first: list[ResidualStep] = []
     late: list[ResidualStep] = []
-    # The largest shift first: what is accumulated is shifted left on the way to the next.
-    widened = sorted(
-        ((k - IDENTITY_SHIFT, i) for i, k in enumerate(layer.residuals) if k > IDENTITY_SHIFT + 1),
-        reverse=True,
-    )
-    for position, (left, index) in enumerate(widened):
-        following = widened[position + 1][0] if position + 1 < len(widened) else 0
-        early.append(ResidualStep(index, element(IDENTITY_SHIFT), 1, left - following))
-    for index, k in enumerate(layer.residuals):
-        if k <= IDENTITY_SHIFT + 1:
+    for index, shifts in enumerate(layer.residuals):
+        if np.ndim(shifts) == 0:
+            k = int(shifts)
+            left = k - IDENTITY_SHIFT if k > IDENTITY_SHIFT + 1 else 0
             small = min(k, IDENTITY_SHIFT)
-            late.append(ResidualStep(index, element(small), 1 << (k - small)))
-    identity = np.eye(config.block, dtype=np.int64)
-    extras = [(identity << e).astype(np.int8) for e in exponents]
-    stacked = np.stack(extras) if extras else np.zeros((0, config.block, config.block), np.int8)
+            diagonals = np.full((1, config.block), 1 << small, np.int64)
+            step = ResidualStep(index, element(diagonals), 1 << (k - left - small), left)
+            (first if left else late).append(step)
+        else:
+            bands = list(_bands(np.asarray(shifts, np.int64), config.block))
+            steps = [ResidualStep(index, element(d), 1, left, by_block=True) for left, d in bands]
+            # All together, while the residual is on chip.
+            (first if bands[0][0] else late).extend(steps)
+    # The largest shift first: what is accumulated is shifted left on the way to the next.
+    first.sort(key=lambda step: (-step.left, step.index))
+    following = [step.left for step in first[1:]] + [0]
+    early = [replace(step, left=step.left - after) for step, after in zip(first, following, strict=False)]
+    stacked = np.stack(elements) if elements else np.zeros((0, config.block, config.block), np.int8)
     return tuple(early), tuple(late), stacked
+
+
+def _bands(shifts: Array, block: int) -> Iterator[tuple[int, Array]]:
+    """Shifts of the outputs by how far they are left of what a weight holds: that distance, and the weights'
+    diagonals i64[output blocks, block], zero for outputs of another band."""
+    padded = np.full(ceil_div(len(shifts), block) * block, -1, np.int64)
+    padded[: len(shifts)] = shifts
+    rest = padded.copy()
+    while np.any(rest >= 0):
+        left = max(int(rest.max()) - IDENTITY_SHIFT, 0)
+        inside = rest >= left
+        yield left, np.where(inside, 1 << np.maximum(rest - left, 0), 0).reshape(-1, block)
+        rest[inside] = -1

@@ -21,6 +21,7 @@ Pads = tuple[Pair, Pair]
 Shape = tuple[int, int, int, int]
 
 MAX_SHIFT = 31
+BYTES = 4  # of an i32
 NO_PADS: Pads = ((0, 0), (0, 0))
 
 
@@ -41,9 +42,10 @@ class Layer:
         y     = clamp((maxpool(total) + 2^(shift-1)) >> shift, low, high)  i8
 
     `shape` is the input's (batch, channels, rows, columns); `weights` i8[outputs, channels / groups, rows,
-    columns]; `bias` i32[outputs] or None; `residuals` the left shift of each further i8 input, which has the
-    shape of the convolution's result; `shift` 0..31, one number or i32[outputs]; a shift of 0 adds
-    nothing. Paddings are (before, after) of rows and of columns, and add zeros (the max pool's add nothing).
+    columns]; `bias` i32[outputs] or None; `residuals` the left shift of each further i8 input, one number or
+    i32[outputs], where the input has the shape of the convolution's result; `shift` 0..31, one number or
+    i32[outputs]; a shift of 0 adds nothing. A `wide` layer gives its totals, i32, without shift, limits or
+    pool. Paddings are (before, after) of rows and of columns, and add zeros (the max pool's add nothing).
     Raises TargetError for a layer that is none.
     """
 
@@ -55,11 +57,12 @@ class Layer:
     padding: Pads = NO_PADS
     dilation: Pair = (1, 1)
     groups: int = 1
-    residuals: tuple[int, ...] = ()
+    residuals: tuple[int | Array, ...] = ()
     pool: MaxPool | None = None
     shift: int | Array = 0
     low: int = -128
     high: int = 127
+    wide: bool = False
 
     def __post_init__(self) -> None:
         outputs, per_group = self.weights.shape[:2] if self.weights.ndim == 4 else (0, 0)
@@ -77,8 +80,20 @@ class Layer:
             ),
             (shifts.shape in ((), (outputs,)), "the shift is one number or one an output"),
             (bool(np.all((shifts >= 0) & (shifts <= MAX_SHIFT))), f"shifts are 0..{MAX_SHIFT}"),
-            (all(0 <= k <= MAX_SHIFT for k in self.residuals), f"residual shifts are 0..{MAX_SHIFT}"),
+            (
+                all(k.shape in ((), (outputs,)) for k in map(np.asarray, self.residuals)),
+                "residual shifts are one number or one an output",
+            ),
+            (
+                all(bool(np.all((k >= 0) & (k <= MAX_SHIFT))) for k in map(np.asarray, self.residuals)),
+                f"residual shifts are 0..{MAX_SHIFT}",
+            ),
             (-128 <= self.low <= self.high <= 127, "limits are -128 <= low <= high <= 127"),
+            (
+                not self.wide
+                or (self.pool is None and not np.any(shifts) and (self.low, self.high) == (-128, 127)),
+                "a wide layer has no pool, shift or limits",
+            ),
             (min(self.stride + self.dilation) > 0, "strides and dilations are positive"),
             (min(self.padding[0] + self.padding[1]) >= 0, "paddings are not negative"),
         ):
@@ -96,7 +111,7 @@ class Layer:
         if self.groups > 1:
             parts.append(f"groups {self.groups}")
         if self.residuals:
-            parts.append(f"residuals << {', '.join(map(str, self.residuals))}")
+            parts.append(f"residuals << {', '.join(str(np.max(k)) for k in self.residuals)}")
         if self.pool:
             parts.append(f"max pool {self.pool.kernel[0]}x{self.pool.kernel[1]}")
         return ", ".join(parts)
@@ -133,6 +148,13 @@ class Layer:
             )
         )
         return n, c, rows, columns
+
+    @property
+    def stored_shape(self) -> Shape:
+        """The shape of what is stored, in i8: the result, or the four bytes of its i32, the lowest first, as
+        pictures one below the other."""
+        n, c, rows, columns = self.out_shape
+        return n, c, BYTES * rows if self.wide else rows, columns
 
     @property
     def macs(self) -> int:
@@ -193,7 +215,8 @@ def add(name: str, shape: Shape, left: int, right: int, **rest: Any) -> Layer:
 
 
 def reference(layer: Layer, inputs: Sequence[Array]) -> Array:
-    """What the layer gives: i8 of `out_shape`, from its i8 input and its residuals, in order."""
+    """What the layer gives: i8 of `out_shape`, or i32 where it is wide, from its i8 input and its residuals,
+    in order."""
     x, *residuals = inputs
     if x.shape != layer.shape or len(residuals) != len(layer.residuals):
         raise TargetError(
@@ -205,8 +228,10 @@ def reference(layer: Layer, inputs: Sequence[Array]) -> Array:
     if layer.bias is not None:
         total += layer.bias[:, None, None]
     for k, residual in zip(layer.residuals, residuals, strict=True):
-        total += residual.astype(np.int64) << k
+        total += residual.astype(np.int64) << np.asarray(k, np.int64).reshape(-1, 1, 1)
     total = total.astype(np.int32)
+    if layer.wide:
+        return np.asarray(total)
     if layer.pool is not None:
         total = _max_pool(total, layer.pool, layer.out_shape)
     shifts = layer.shifts[:, None, None].astype(np.int64)
@@ -242,3 +267,10 @@ def _max_pool(x: Array, pool: MaxPool, shape: Shape) -> Array:
             window = padded[:, :, ky :: pool.stride[0], kx :: pool.stride[1]]
             np.maximum(result, window[:, :, :rows, :columns], out=result)
     return result
+
+
+def from_bytes(stored: Array) -> Array:
+    """The i32[n, c, rows, columns] of a wide layer from what it stored: i8[n, c, 4 rows, columns]."""
+    n, c, rows, columns = stored.shape
+    planes = stored.reshape(n, c, BYTES, rows // BYTES, columns).transpose(0, 1, 3, 4, 2)
+    return np.ascontiguousarray(planes).view("<i4")[..., 0].copy()

@@ -70,7 +70,7 @@ class Network:
                     )
             if call.output in shapes:
                 raise TargetError(f"{call.output!r} is given twice", where=layer.name)
-            shapes[call.output] = layer.out_shape
+            shapes[call.output] = layer.stored_shape
         for name in self.outputs:
             if name not in shapes or name in self.inputs:
                 raise TargetError(f"the output {name!r} is the result of no layer")

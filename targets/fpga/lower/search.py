@@ -197,7 +197,7 @@ def predict(plan: Plan, least: Work, memory: Memory) -> float:
     start = step_input + step_weights
     end = plan.acc_size * config.out_bytes / memory.bytes_per_cycle
     stored = (
-        images * constants.out_blocks * layer.out_shape[2] * layer.out_shape[3] * config.out_bytes
+        images * constants.out_blocks * layer.stored_shape[2] * layer.stored_shape[3] * config.out_bytes
     ) / memory.bytes_per_cycle
     # With one place for what changes, nothing is loaded while the step before computes.
     serial = 0.0
@@ -254,7 +254,6 @@ def signature(layer: Layer, constants: Constants) -> tuple[Any, ...]:
         layer.padding,
         layer.dilation,
         layer.groups,
-        layer.residuals,
         layer.pool,
         constants.spelled.shape,
         constants.vectors.shape,

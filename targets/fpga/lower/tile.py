@@ -13,6 +13,7 @@ from hardy.targets.fpga.lower.constants import LEFT_SHIFT, AluStep, ResidualStep
 from hardy.targets.fpga.lower.gemm import step_kernels
 from hardy.targets.fpga.lower.geometry import Axis, Span, Window, places
 from hardy.targets.fpga.lower.kernels import ONCE, Kernel, Loop, run, uops
+from hardy.targets.fpga.lower.layer import BYTES
 from hardy.targets.fpga.lower.plan import SPARE, Plan, Tile
 from hardy.targets.fpga.lower.pool import pool_kernels
 from hardy.targets.fpga.lower.tokens import Draft
@@ -130,6 +131,10 @@ class TileWriter:
         for operation in constants.epilogue:
             yield self._operate(operation, w, tile, at, results)
         yield from self._store(w, tile, out, sums, results)
+        if self.plan.layer.wide:
+            for byte in range(1, BYTES):
+                yield self._operate(AluStep(AluOpcode.SHR, imm=8), w, tile, at, results)
+                yield from self._store(w, tile, out, sums, results, byte * out.rows // BYTES)
 
     def _draft(self, kernel: Kernel, reset: bool = False) -> Draft:
         return Draft(kernel.gemm(reset), kernel.uops, self.number, kernel.spread)
@@ -147,8 +152,12 @@ class TileWriter:
 
     def _residual(self, step: ResidualStep, tile: Tile, at: Places, inp: int) -> Iterator[Draft]:
         w = self.plan.windows[tile.window]
-        element = at.extras + step.element
-        if self.plan.layer.pool is None:
+        element = at.extras + step.element + (tile.blocks.start if step.by_block else 0)
+        if step.by_block:
+            place = places(w, self.plan.rows, self.plan.columns).ravel()
+            listed = uops(at.acc + place, inp + np.arange(w.positions), element)
+            kernel = Kernel(listed, Loop(tile.blocks.size, w.positions, w.positions, 1))
+        elif self.plan.layer.pool is None:
             count = w.positions * tile.blocks.size
             kernel = run(at.acc, count, inp, element, step=Loop(count, 1, 1))
         else:
@@ -205,11 +214,12 @@ class TileWriter:
             yield self._alu(replace(kernel, uops=kernel.uops + base), AluOpcode.MAX)
 
     def _store(
-        self, w: Window, tile: Tile, out: Tensor, sums: list[tuple[int, int]], results: Array
+        self, w: Window, tile: Tile, out: Tensor, sums: list[tuple[int, int]], results: Array, below: int = 0
     ) -> Iterator[Draft]:
+        """Stores a tile's results, `below` rows further down than they are in the picture."""
         grid = results.reshape(w.out_rows.size, w.out_columns.size)
         whole = np.array_equal(results, np.arange(len(results)) + results[0])
-        rows = range(w.out_rows.start, w.out_rows.stop)
+        rows = range(w.out_rows.start + below, w.out_rows.stop + below)
         if whole and len(results) == w.positions:
             parts = transfers(out, w.image, tile.blocks, rows, w.out_columns, sums[0][0])
         elif whole:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from hardy.targets.fpga.config import Config
 from hardy.targets.fpga.lower.constants import constants
 from hardy.targets.fpga.lower.geometry import axes
-from hardy.targets.fpga.lower.layer import Layer, MaxPool, reference
+from hardy.targets.fpga.lower.layer import Layer, MaxPool, from_bytes, reference
 from hardy.targets.fpga.lower.layout import ceil_div
 from hardy.targets.fpga.lower.plan import Tiling
 from hardy.targets.fpga.lower.program import Network, Program
@@ -35,8 +35,10 @@ def expected(network: Network, inputs: dict[str, Array]) -> dict[str, Array]:
 def assert_exact(program: Program, seed: int = 0) -> None:
     inputs = random_inputs(program.network, seed)
     results = program.run(inputs)
+    wide = {call.output for call in program.network.calls if call.layer.wide}
     for name, value in expected(program.network, inputs).items():
-        np.testing.assert_array_equal(results[name], value)
+        ours = from_bytes(results[name]) if name in wide else results[name]
+        np.testing.assert_array_equal(ours, value)
 
 
 @st.composite
@@ -59,12 +61,15 @@ def layers(draw: st.DrawFn) -> Layer:
         for size, pad, d, k, s in zip(shape[2:], pads, dilation, kernel, stride, strict=True)
     ]
     assume(min(sizes) > 0)
-    pool = draw(st.none() | st.none() | pools(sizes))
+    wide = draw(st.sampled_from([False, False, False, True]))
+    pool = None if wide else draw(st.none() | st.none() | pools(sizes))
     per_channel = draw(st.booleans())
     shift: Any = rng.integers(0, 32, outputs).astype(np.int32) if per_channel else draw(st.integers(0, 31))
     if draw(st.booleans()):
         shift = np.minimum(shift, 9) if per_channel else min(shift, 9)
-    low = draw(st.sampled_from([-128, 0, -3]))
+    if wide:
+        shift = 0
+    low = -128 if wide else draw(st.sampled_from([-128, 0, -3]))
     bias = {
         "none": None,
         "small": rng.integers(-(2**11), 2**11, outputs).astype(np.int32),
@@ -83,11 +88,15 @@ def layers(draw: st.DrawFn) -> Layer:
         padding=pads,
         dilation=dilation,
         groups=groups,
-        residuals=tuple(draw(st.lists(st.integers(0, 31), max_size=2))),
+        residuals=tuple(
+            rng.integers(0, 32, outputs).astype(np.int32) if k is None else k
+            for k in draw(st.lists(st.none() | st.integers(0, 31), max_size=2))
+        ),
         pool=pool,
         shift=shift,
         low=low,
-        high=draw(st.sampled_from([127, 6, 127])),
+        high=127 if wide else draw(st.sampled_from([127, 6, 127])),
+        wide=wide,
     )
 
 
