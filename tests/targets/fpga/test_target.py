@@ -1,0 +1,117 @@
+"""Whole models on a board with VTA: what runs where, and to the bit."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+import hardy
+from hardy.compiler.artifact import Artifact
+from hardy.compiler.errors import TargetError, UnsupportedError
+from hardy.compiler.interpret import evaluate
+from hardy.compiler.pipeline import random_inputs
+from hardy.targets.target import find_target
+
+SMALL = "fpga:pynq-z1/1x8"
+
+
+class Net(nn.Module):
+    """A small residual network with every kind of layer that VTA has."""
+
+    def __init__(self, activation: type[nn.Module] = nn.ReLU) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(3, 8, 5, stride=2, padding=2)
+        self.pool = nn.MaxPool2d(3, 2, 1)
+        self.second = nn.Conv2d(8, 8, 3, padding=1)
+        self.depthwise = nn.Conv2d(8, 8, 3, padding=1, groups=8)
+        self.activation = activation()
+        self.average = nn.AdaptiveAvgPool2d(1)
+        self.head = nn.Linear(8, 10)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.pool(self.first(x).relu())
+        y = (self.second(x) + x).relu()
+        y = self.activation(self.depthwise(y))
+        return self.head(self.average(y).flatten(1))
+
+
+def images(count: int) -> torch.Tensor:
+    return torch.randn(count, 3, 20, 20, generator=torch.Generator().manual_seed(0))
+
+
+def compiled(module: nn.Module, out: Path | None = None, target: str = SMALL) -> Artifact:
+    torch.manual_seed(0)
+    return hardy.compile(
+        module.eval(),
+        (images(1),),
+        target=target,
+        preset="int8",
+        calibration=images(8).numpy(),
+        out=out,
+        keep_graph_weights=True,
+    )
+
+
+def equals_the_reference(artifact: Artifact) -> None:
+    inputs = random_inputs(artifact.inputs)
+    ours = artifact.run(inputs)
+    expected = evaluate(artifact.graph, list(inputs.values()))
+    for result, reference in zip(ours.values(), expected, strict=True):
+        assert torch.equal(result, reference)
+
+
+def test_a_quantized_network_runs_on_the_accelerator_to_the_bit(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    artifact = compiled(Net(), tmp_path / "net")
+    stages = artifact.manifest["target"]["package"]["stages"]
+    assert [s["device"].partition(":")[0] for s in stages] == ["cpu", "vta", "cpu"]
+    assert artifact.manifest["target"]["package"]["macs_share"]["vta:1x8"] == 1.0
+    equals_the_reference(artifact)
+    equals_the_reference(hardy.load(tmp_path / "net"))
+
+
+def test_what_the_accelerator_cannot_do_runs_on_the_host_between_its_stages() -> None:
+    torch.manual_seed(0)
+    artifact = compiled(Net(nn.GELU))
+    stages = artifact.manifest["target"]["package"]["stages"]
+    assert [s["device"].partition(":")[0] for s in stages] == ["cpu", "vta", "cpu", "vta", "cpu"]
+    equals_the_reference(artifact)
+
+
+def test_a_float_network_is_refused_with_the_step_that_is_missing() -> None:
+    with pytest.raises(UnsupportedError, match="VTA computes with integers") as raised:
+        hardy.compile(Net().eval(), (images(1),), target=SMALL)
+    assert "--preset int8 --calibration" in raised.value.hint
+
+
+def test_a_board_that_does_not_exist_is_an_error_that_lists_those_that_do() -> None:
+    with pytest.raises(TargetError, match="nexys") as raised:
+        find_target("fpga:nexys")
+    assert "pynq-z1" in raised.value.hint
+
+
+def test_the_targets_name_makes_the_same_target_again() -> None:
+    for name in ("fpga", "fpga:zcu104", SMALL, "fpga:ultra96+cpu:portable"):
+        target = find_target(name)
+        assert find_target(target.name) == target
+    assert find_target("fpga:ultra96+cpu:portable").name == "fpga:ultra96+cpu:portable"
+
+
+def test_the_files_of_a_stage_say_what_they_are(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    compiled(Net(), tmp_path / "net")
+    folder = tmp_path / "net" / "target" / "stages" / "1-vta"
+    code = (folder / "instructions.bin").read_bytes()
+    readme = (folder / "README.md").read_text()
+    assert f"{len(code) // 16} instructions" in readme
+    assert (folder / "disassembly.txt").read_text().count("\n") == len(code) // 16
+
+
+def test_the_same_model_gives_the_same_bytes(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    net = Net()
+    first, second = (compiled(net, tmp_path / name) for name in "ab")
+    assert first.manifest["digest"] == second.manifest["digest"]
