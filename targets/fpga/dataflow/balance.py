@@ -1,7 +1,8 @@
-"""Chooses the folding of every layer: the least initiation interval that fits the chip, and no more than it needs.
+"""Chooses the folding of every layer: the least initiation interval that fits the chip, and no more than it
+needs.
 
-The slowest stage sets the pace, so the pace is searched for: for each candidate, the cheapest foldings at least as
-fast are combined, and the least interval whose combination fits is taken.
+The slowest stage sets the pace, so the pace is searched for: for each candidate, the cheapest foldings at
+least as fast are combined, and the least interval whose combination fits is taken.
 """
 
 from __future__ import annotations
@@ -58,7 +59,8 @@ class _Frontier:
 def combine(
     layers: Sequence[Sequence[Option]], budget: Resources, interval: int
 ) -> tuple[Option, ...] | None:
-    """An option of each layer within an interval, together the smallest part of a budget; None where none fits."""
+    """An option of each layer within an interval, together the smallest part of a budget; None where none
+    fits."""
     limits = np.array(budget.amounts)
     zero = np.zeros((1, len(limits)), np.int64)
     frontier = _Frontier(zero, np.zeros(1, np.int64), np.zeros(1, np.int64))

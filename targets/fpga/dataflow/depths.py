@@ -1,9 +1,9 @@
 """How deep the FIFOs must be: a cycle-approximate model of the processes, token by token.
 
-Processes wait for tokens and for room, and nothing else. Such a network is determinate (Kahn, 1974; with bounded
-FIFOs, Parks, 1995, chapter 4): whether it stops halfway depends on the order of each process's port operations
-and on the depths alone, not on how long anything takes. So a run of the model in which all tokens arrive proves
-that the accelerator cannot deadlock, though its cycle times are estimates.
+Processes wait for tokens and for room, and nothing else. Such a network is determinate (Kahn, 1974; with
+bounded FIFOs, Parks, 1995, chapter 4): whether it stops halfway depends on the order of each process's
+port operations and on the depths alone, not on how long anything takes. So a run of the model in which all
+tokens arrive proves that the accelerator cannot deadlock, though its cycle times are estimates.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ class DeadlockError(HardyError):
 
 @dataclass(frozen=True)
 class Timing:
-    """What the model says, in cycles, all estimates: from the start to the end of the first frame, and between
-    the ends of two. `held`: the most tokens in each FIFO at once."""
+    """What the model says, in cycles, all estimates: from the start to the end of the first frame, and
+    between the ends of two. `held`: the most tokens in each FIFO at once."""
 
     latency: int
     interval: int
@@ -40,7 +40,8 @@ class Timing:
 
 @dataclass(frozen=True)
 class Depths:
-    """Depths that keep the pace, and for FIFOs that would deadlock at the usual depth the least that does not."""
+    """Depths that keep the pace, and for FIFOs that would deadlock at the usual depth the least that does
+    not."""
 
     chosen: dict[str, int]
     least: dict[str, int]
@@ -173,8 +174,8 @@ class Run:
         return (position, operation) != began
 
     def bottleneck(self) -> str:
-        """The FIFO to enlarge when all are stuck: of the full ones on the way from a process that copies to one
-        that waits for its other input, the one whose tokens of a frame take the fewest bits."""
+        """The FIFO to enlarge when all are stuck: of the full ones on the way from a process that copies
+        to one that waits for its other input, the one whose tokens of a frame take the fewest bits."""
         processes = self.pipeline.processes
         reader = {f: i for i, ports in enumerate(self.ports) for f in ports[: len(processes[i].reads)]}
         for i, process in enumerate(processes):

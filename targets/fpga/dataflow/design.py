@@ -34,6 +34,7 @@ from hardy.targets.fpga.dataflow.trace import Interface, Traffic, trace
 
 LIBRARY = ("depthwise.h", "fifo.h", "integers.h", "product.h", "route.h", "simulation.h", "window.h")
 VECTORS = 2  # frames that co-simulation runs at most
+INTERFACES = ("memory", "stream")
 ROUNDS = 4  # of folding, each with what FIFOs and adapters took in the one before
 
 
@@ -41,20 +42,25 @@ ROUNDS = 4  # of folding, each with what FIFOs and adapters took in the one befo
 class Options:
     """How to make an accelerator.
 
-    `frames_per_second`: make the smallest that is so fast, instead of the fastest that fits. `utilization`: the
-    part of the board it may take. `clock_mhz`: 0 takes the board's, at most 200. `name`: of the top function.
+    `frames_per_second`: make the smallest that is so fast, instead of the fastest that fits.
+    `utilization`: the part of the board it may take. `clock_mhz`: 0 takes the board's, at most 200.
+    `name`: of the top function. `interface`: "memory" reads and writes frames there, "stream" has AXI
+    streams of tokens as ports.
     """
 
     frames_per_second: float = 0.0
     utilization: float = 0.8
     clock_mhz: float = 0.0
     name: str = "accelerator"
+    interface: str = "memory"
 
     def __post_init__(self) -> None:
         if not 0 < self.utilization <= 1:
-            raise TargetError(f"utilization is a part of the board, above 0 and at most 1, not {self.utilization}")
+            raise TargetError(f"utilization is above 0 and at most 1, not {self.utilization}")
         if self.clock_mhz < 0 or self.frames_per_second < 0:
             raise TargetError("a clock and a rate must not be negative")
+        if self.interface not in INTERFACES:
+            raise TargetError(f"an interface is {' or '.join(INTERFACES)}, not {self.interface!r}")
         if not self.name.isidentifier():
             raise TargetError(f"{self.name!r} is not a name in C++")
 
@@ -93,13 +99,13 @@ class Design:
     ) -> list[dict[str, torch.Tensor]]:
         """The same for several frames, which follow each other through the accelerator."""
         known = [self._before(inputs) for inputs in frames]
-        ports = {p.tensor.producer + p.kind: port for p, port, _ in top.ports(self.pipeline) if p.tensor}
-        types = {port: stored.removesuffix("_t") for _, port, stored in top.ports(self.pipeline)}
+        ports = top.ports(self.pipeline)
+        types = {p.name: p.stored.removesuffix("_t") for p in ports}
         given = {
-            ports[i.tensor.producer + "load"]: np.concatenate([_to_stream(i, values[i.value]) for values in known])
-            for i in self.traffic.inputs
+            p.name: np.concatenate([_to_stream(i, values[i.value]) for values in known])
+            for p, i in zip([p for p in ports if p.is_input], self.traffic.inputs, strict=True)
         }
-        outputs = [ports[i.tensor.producer + "store"] for i in self.traffic.outputs]
+        outputs = [p.name for p in ports if not p.is_input]
         made = compile_and_run(self.files, given, types, outputs, plain_integers)
         results = []
         for k, values in enumerate(known):
@@ -110,16 +116,16 @@ class Design:
         return results
 
     def vectors(self, frames: Sequence[Mapping[str, torch.Tensor]]) -> dict[str, bytes]:
-        """Files for `vectors/`: inputs of the accelerator, and outputs that the graph's own references give."""
-        named = {p.tensor.producer + p.kind: (port, stored) for p, port, stored in top.ports(self.pipeline) if p.tensor}
+        """Files for `vectors/`: inputs of the accelerator, and outputs that the graph's own references
+        give."""
+        # Ports come in the order of the interfaces, inputs first.
+        interfaces = (*self.traffic.inputs, *self.traffic.outputs)
         parts: dict[str, list[bytes]] = {}
         for inputs in frames:
             values = self._compute(self.parts.core, self._before(inputs))
-            for kind, interfaces in (("load", self.traffic.inputs), ("store", self.traffic.outputs)):
-                for i in interfaces:
-                    port, stored = named[i.tensor.producer + kind]
-                    data = _to_stream(i, values[i.value]).astype(stored.removesuffix("_t"))
-                    parts.setdefault(f"vectors/{port}.bin", []).append(data.tobytes())
+            for port, i in zip(top.ports(self.pipeline), interfaces, strict=True):
+                data = _to_stream(i, values[i.value]).astype(port.stored.removesuffix("_t"))
+                parts.setdefault(f"vectors/{port.name}.bin", []).append(data.tobytes())
         return {path: b"".join(data) for path, data in parts.items()}
 
     def _before(self, inputs: Mapping[str, torch.Tensor]) -> dict[Value, torch.Tensor]:
@@ -209,14 +215,17 @@ def _files(design: Design) -> Mapping[str, bytes]:
         if header is not None:
             text[f"src/weights_{layer.name}.h"] = header
             weighted.append(layer.name)
-    text["src/top.h"] = top.top_header(pipeline, options.name)
-    text["src/top.cpp"] = top.top_source(pipeline, options.name, weighted, VECTORS)
-    text["src/testbench.cpp"] = top.testbench(pipeline, options.name)
+    streams = options.interface == "stream"
+    text["src/top.h"] = top.top_header(pipeline, options.name, streams)
+    text["src/top.cpp"] = top.top_source(pipeline, options.name, weighted, VECTORS, streams)
+    text["src/testbench.cpp"] = top.testbench(pipeline, options.name, streams)
     text["build.tcl"] = scripts.build_script(options.name, design.board, options.clock(design.board))
     text["report.txt"] = str(design.report)
     text["report.json"] = design.report.to_json()
     made = {path: content.encode() for path, content in text.items()}
-    return dict(sorted({**made, **scripts.driver(options.name, pipeline, design.traffic)}.items()))
+    if not streams:
+        made |= scripts.driver(options.name, pipeline, design.traffic)
+    return dict(sorted(made.items()))
 
 
 def _library(name: str) -> str:

@@ -94,9 +94,9 @@ class Draft:
 
 @dataclass(frozen=True, eq=False)
 class Traced:
-    """A value of the graph: a draft's elements, in another order where `moved` tells for each element of the value
-    (row-major) which of the draft's it is. `bits`: the value is packed, `shape` that of its bits.
-    """
+    """A value of the graph: a draft's elements, in another order where `moved` tells for each element of
+    the value (row-major) which of the draft's it is. `bits`: the value is packed, `shape` that of its
+    bits."""
 
     draft: Draft
     shape: tuple[int, ...]

@@ -187,7 +187,9 @@ def max_pool(tracer: Tracer, node: Node) -> Traced:
         raise refuse(node, "the greatest of packed bytes means nothing: pool before packing")
     size, channels = tracer.image(node, x, op.layout)
     if len(op.kernel) == 1:
-        window = Window(size, (1, op.kernel[0]), (1, op.strides[0]), ((0, 0), op.padding[0]), (1, op.dilations[0]))
+        window = Window(
+            size, (1, op.kernel[0]), (1, op.strides[0]), ((0, 0), op.padding[0]), (1, op.dilations[0])
+        )
     else:
         window = Window(size, *(tuple(v) for v in (op.kernel, op.strides, op.padding, op.dilations)))  # type: ignore[arg-type]  # two of each
     if any(max(pair) >= span for pair, span in zip(window.padding, window.span, strict=True)):
@@ -202,8 +204,6 @@ def max_pool(tracer: Tracer, node: Node) -> Traced:
     draft = tracer.new(node, (order.shape[0], channels), order, (low, high))
     draft.input, draft.head, draft.window = tensor, MaxPool(), window
     return tracer.result(node, draft)
-
-
 
 
 def reshape(tracer: Tracer, node: Node) -> Traced:

@@ -1,8 +1,9 @@
 """Folding: how many outputs and inputs of a layer are computed at once, and on what.
 
-A layer is folded PE-fold in its outputs and SIMD-fold in its inputs (the terms of FINN, Umuroglu et al., 2017,
-arXiv:1612.07119), both divisors of their channels; windows come a tap or all taps at a time. That sets its
-initiation interval, the cycles between two frames; the slowest stage sets that of the accelerator.
+A layer is folded PE-fold in its outputs and SIMD-fold in its inputs (the terms of FINN, Umuroglu et al.,
+2017, arXiv:1612.07119), both divisors of their channels; windows come a tap or all taps at a time. That
+sets its initiation interval, the cycles between two frames; the slowest stage sets that of the
+accelerator.
 """
 
 from __future__ import annotations
@@ -39,8 +40,8 @@ ROW_GAP = 4  # cycles between two rows of a window: the loop over a row is enter
 
 @dataclass(frozen=True)
 class Fold:
-    """`pe` outputs at once from `lanes` channels of `taps` taps; products on "dsp" or "lut", weights in "bram" or
-    "lut"."""
+    """`pe` outputs at once from `lanes` channels of `taps` taps; products on "dsp" or "lut", weights in
+    "bram" or "lut"."""
 
     pe: int
     lanes: int
@@ -90,15 +91,15 @@ def steps_of(layer: Layer, fold: Fold) -> int:
     """Tokens of inputs for one fold of outputs."""
     taps = layer.taps // fold.taps
     if isinstance(layer.head, Product):
-        return layer.head.weights.shape[1] // fold.lanes * taps
-    return layer.head.weights.shape[1] if isinstance(layer.head, WholeImage) else taps
+        return int(layer.head.weights.shape[1]) // fold.lanes * taps
+    return int(layer.head.weights.shape[1]) if isinstance(layer.head, WholeImage) else taps
 
 
 def folds_of(layer: Layer, fold: Fold) -> int:
     """Vectors of outputs in a pixel; of each group, for a product."""
     head = layer.head
     if isinstance(head, Product):
-        return head.weights.shape[0] // head.groups // fold.pe
+        return int(head.weights.shape[0]) // head.groups // fold.pe
     return layer.channels // fold.pe
 
 
@@ -235,4 +236,3 @@ def tail_resources(layer: Layer, fold: Fold) -> Resources:
             total += Resources(lut=(before.bits + 1) // 2, ff=1)
             total += constants(step.least.size, before.bits)
     return total * fold.pe
-

@@ -6,7 +6,9 @@ from dataclasses import dataclass
 
 from hardy.compiler.errors import Refusal, UnsupportedError
 from hardy.compiler.ir import Constant, Graph, Input, Node, Value
+from hardy.targets.fpga.dataflow.chains import Chain, find_chains
 from hardy.targets.fpga.dataflow.table import TABLE, supports
+from hardy.targets.target import YES
 
 
 @dataclass(frozen=True, eq=False)
@@ -22,6 +24,7 @@ class Split:
     after: tuple[Node, ...]
     feeds: tuple[Value, ...]
     results: tuple[Value, ...]
+    chains: dict[Node, Chain]
 
     @property
     def on_host(self) -> list[str]:
@@ -33,11 +36,13 @@ def split(graph: Graph) -> Split:
     """Assign every node; UnsupportedError lists those that neither side takes, with reasons."""
     side: dict[Node, str] = {}
     refused: list[Refusal] = []
+    chains = find_chains(graph)
+    chained = {n for c in chains.values() for n in (*c.nodes, c.packing)}
     for node in graph.nodes:
         if isinstance(node.op, Input | Constant):
             continue
         above = {side[v.node] for v in node.operands if v.node in side}
-        support = supports(node)
+        support = YES if node in chained else supports(node)
         if support and "after" not in above:
             side[node] = "core"
             continue
@@ -45,7 +50,9 @@ def split(graph: Graph) -> Split:
         reason = "" if support else _reason_to_refuse(node, support.reason)
         if support:
             first = next(v.node for v in node.operands if side.get(v.node) == "after")
-            reason = f"it reads {first.op.name}, which the accelerator does not compute: {supports(first).reason}"
+            why = supports(first).reason
+            # What follows from a refusal above is not listed again.
+            reason = f"it reads {first.op.name}, which the accelerator does not compute: {why}" if why else ""
         if reason:
             refused.append(Refusal(node.op.name, node.source, reason))
     if refused:
@@ -62,12 +69,13 @@ def split(graph: Graph) -> Split:
     )
     needed = [v for n in parts["after"] for v in n.operands] + list(graph.outputs)
     results = dict.fromkeys(v for v in needed if v.node in core)
-    return Split(parts["before"], parts["core"], parts["after"], tuple(feeds), tuple(results))
+    return Split(parts["before"], parts["core"], parts["after"], tuple(feeds), tuple(results), chains)
 
 
 def _reason_to_refuse(node: Node, reason: str) -> str:
     """Why the host may not compute a node either; empty where it may."""
-    integer = all(v.type.dtype.is_integer for v in node.operands if v.literal is None)
+    types = (*(v.type for v in node.operands if v.literal is None), *node.types)
+    integer = all(t.dtype.is_integer for t in types)
     if node.op.macs(*[v.type for v in node.operands]) or (type(node.op) in TABLE and integer):
         return reason
     return reason if node.op.name == "requantize" else ""

@@ -121,8 +121,8 @@ Head = Product | Depthwise | WholeImage | MaxPool | Elementwise
 class Layer:
     """A stage: windows over an input, a head, and the steps that finish its results.
 
-    `low` and `high` are the ranges of the head's results; `joined` is the second stream that a `Join` among the
-    steps adds. `bit_inputs` says that bits of the input stand for +1 and -1.
+    `low` and `high` are the ranges of the head's results; `joined` is the second stream that a `Join`
+    among the steps adds. `bit_inputs` says that bits of the input stand for +1 and -1.
     """
 
     name: str
@@ -145,7 +145,7 @@ class Layer:
     def channels(self) -> int:
         """Channels of the input as this layer sees it: a dense layer sees one pixel."""
         if isinstance(self.head, Product):
-            return self.head.weights.shape[1] * self.head.groups
+            return int(self.head.weights.shape[1]) * self.head.groups
         return self.output.channels
 
     @property
@@ -194,7 +194,7 @@ class Layer:
     def macs(self) -> int:
         """Multiplications in a frame."""
         weights = self.weights
-        return 0 if weights is None else self.output.pixels * weights.size
+        return 0 if weights is None else self.output.pixels * int(weights.size)
 
     @property
     def widths(self) -> list[Range]:

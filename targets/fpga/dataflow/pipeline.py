@@ -33,8 +33,8 @@ class Fifo:
 
 @dataclass(frozen=True, eq=False)
 class Process:
-    """A process: its kind (the name of its function in the library), the FIFOs it reads and writes in the order
-    of its parameters, and its layer or the numbers it is made with."""
+    """A process: its kind (the name of its function in the library), the FIFOs it reads and writes in the
+    order of its parameters, and its layer or the numbers it is made with."""
 
     name: str
     kind: str
@@ -128,7 +128,9 @@ class _Builder:
         ):
             if times > 1:
                 new = self._fifo(f"{name}_by_{to}", given.type, to, tensor.size)
-                self.processes.append(Process(f"{kind}_{name}", kind, (name,), (new,), tensor=tensor, times=times))
+                self.processes.append(
+                    Process(f"{kind}_{name}", kind, (name,), (new,), tensor=tensor, times=times)
+                )
                 name = new
         return name
 
@@ -147,15 +149,18 @@ class _Builder:
             reads.append(self.arriving[layer.joined.producer, layer.name, "joined"])
         tensor = layer.output
         out = self._fifo(layer.name, tensor.range, fold.pe, tensor.size)
-        self.processes.append(
-            Process(layer.name, kind_of(layer), tuple(reads), (out,), layer, fold, tensor)
-        )
+        self.processes.append(Process(layer.name, kind_of(layer), tuple(reads), (out,), layer, fold, tensor))
         self._spread(tensor, out)
 
 
 def kind_of(layer: Layer) -> str:
     """The function of the library that computes a layer's head."""
-    kinds = {"Product": "product", "Depthwise": "depthwise", "WholeImage": "whole_image", "MaxPool": "max_pool"}
+    kinds = {
+        "Product": "product",
+        "Depthwise": "depthwise",
+        "WholeImage": "whole_image",
+        "MaxPool": "max_pool",
+    }
     if isinstance(layer.head, Product | Elementwise):
         return "product" if isinstance(layer.head, Product) else "elementwise"
     return kinds[type(layer.head).__name__]

@@ -25,7 +25,11 @@ if TYPE_CHECKING:
 def _constant_weight(node: Node) -> Support:
     if node.operands[0].literal is not None:
         return no("its input must not be constant")
-    return YES if node.operands[1].literal is not None else no("its weight must be constant: weights lie on chip")
+    return (
+        YES
+        if node.operands[1].literal is not None
+        else no("its weight must be constant: weights lie on chip")
+    )
 
 
 def _no_zero_points(node: Node) -> Support:
@@ -125,7 +129,7 @@ def conv(tracer: Tracer, node: Node) -> Traced:
     op = node.op
     assert isinstance(op, IntegerConv)
     x = tracer.values[node.operands[0]]
-    size, channels = tracer.image(node, x, op.layout)
+    size, _ = tracer.image(node, x, op.layout)
     data = tracer.constant(node.operands[1])
     assert data is not None
     kernel = data.shape[2:]
@@ -202,7 +206,9 @@ def _layer(
     return tracer.result(node, draft)
 
 
-def _input_bounds(head: Product | Depthwise | WholeImage, draft: Draft, pads: bool) -> tuple[Integers, Integers]:
+def _input_bounds(
+    head: Product | Depthwise | WholeImage, draft: Draft, pads: bool
+) -> tuple[Integers, Integers]:
     """The range of each channel as the head sees it."""
     tensor = draft.input
     assert tensor is not None

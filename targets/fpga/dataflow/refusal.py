@@ -22,14 +22,18 @@ def too_slow(
     assert best is not None
     fastest = max(o.cycles for o in best)
     return TargetError(
-        f"{board.name} does not reach {clock * 1e6 / interval:,.0f} frames a second at {clock:g} MHz: an interval of "
-        f"{interval} cycles is needed, the least that fits is estimated at {fastest}",
-        hint=f"at most {clock * 1e6 / fastest:,.0f} frames a second, weights of fewer bits, or a larger board",
+        f"{board.name} does not reach {clock * 1e6 / interval:,.0f} frames a second at {clock:g} MHz: an "
+        f"interval of {interval} cycles is needed, the least that fits is estimated at {fastest}",
+        hint=f"at most {clock * 1e6 / fastest:,.0f} frames a second, fewer bits, or a larger board",
     )
 
 
 def too_large(
-    layers: Sequence[Layer], choices: Sequence[Sequence[Option]], budget: Resources, board: Board, around: Resources
+    layers: Sequence[Layer],
+    choices: Sequence[Sequence[Option]],
+    budget: Resources,
+    board: Board,
+    around: Resources,
 ) -> TargetError:
     """Not even the slowest folding fits: which resource, which layers, and how few bits would do."""
     least = [_least(options, budget) for options in choices]
@@ -43,7 +47,9 @@ def too_large(
     ]
     largest = sorted(zip(layers, least, strict=True), key=lambda p: -p[1].resources.share(budget))[:3]
     shares = ", ".join(f"{layer.name} ({o.resources.share(budget):.0%})" for layer, o in largest)
-    reserved = f" (after {around.lut:,} LUTs and {around.bram} block RAMs for FIFOs and ports)" if around.lut else ""
+    reserved = (
+        f" (after {around.lut:,} LUTs and {around.bram} block RAMs for FIFOs and ports)" if around.lut else ""
+    )
     return TargetError(
         f"the network does not fit {board.name}: even folded the most it is estimated to take "
         f"{'; '.join(over) or 'more together than each alone'}{reserved}",
@@ -58,11 +64,10 @@ def _least(options: Sequence[Option], budget: Resources) -> Option:
 
 def _help(layers: Sequence[Layer], budget: Resources) -> str:
     """Whether weights of fewer bits would fit in the block RAMs."""
-    now = max((layer.w.bits for layer in layers if layer.weights is not None), default=0)
+    weights = [(layer.weights, layer.w.bits) for layer in layers if layer.weights is not None]
+    now = max((bits for _, bits in weights), default=0)
     for bits in (4, 2, 1):
-        blocks = sum(
-            block_rams(layer.weights.size, min(bits, layer.w.bits)) for layer in layers if layer.weights is not None
-        )
+        blocks = sum(block_rams(w.size, min(bits, own)) for w, own in weights)
         if bits < now and blocks <= budget.bram:
-            return f"weights of {bits} bits, whose memories would take about {blocks} of {budget.bram} block RAMs"
+            return f"weights of {bits} bits: their memories take about {blocks} of {budget.bram} block RAMs"
     return "a larger board, or a smaller network: not even weights of one bit fit on the chip"

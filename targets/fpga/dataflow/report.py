@@ -43,8 +43,8 @@ def _moving(pipeline: Pipeline, process: Process) -> Resources:
 
 @dataclass(frozen=True)
 class LayerReport:
-    """A layer: cycles between frames of its product and its window, the depth of its pipeline, its folding, and
-    what it takes. All estimates."""
+    """A layer: cycles between frames of its product and its window, the depth of its pipeline, its
+    folding, and what it takes. All estimates."""
 
     name: str
     source: str
@@ -66,7 +66,8 @@ class LayerReport:
 
 @dataclass(frozen=True)
 class FifoReport:
-    """A FIFO: tokens deep, bits wide; `least` is the depth below which the network deadlocks, 0 for the usual one."""
+    """A FIFO: tokens deep, bits wide; `least` is the depth below which the network deadlocks, 0 for the
+    usual one."""
 
     name: str
     depth: int
@@ -95,17 +96,22 @@ class Report:
         return self.clock_mhz * 1e6 / self.interval
 
     def to_json(self) -> str:
-        data: dict[str, Any] = {"estimated": True, **asdict(self), "frames_per_second": self.frames_per_second}
+        data: dict[str, Any] = {
+            "estimated": True,
+            **asdict(self),
+            "frames_per_second": self.frames_per_second,
+        }
         return json.dumps(data, indent=2) + "\n"
 
     def __str__(self) -> str:
         lines = [
-            f"{self.board} ({self.part}) at {self.clock_mhz:g} MHz. Every figure is an estimate: no HLS tool has run.",
+            f"{self.board} ({self.part}) at {self.clock_mhz:g} MHz",
+            "Every figure is an estimate: no HLS tool has run.",
             f"interval {self.interval} cycles (about {self.frames_per_second:,.0f} frames/s), "
             f"latency {self.latency} cycles (about {self.latency / self.clock_mhz:,.1f} us)",
             "",
-            f"{'layer':24} {'cycles':>9} {'pipe':>5} {'PE':>4} {'SIMD':>5} {'x*w>sum bits':>13} {'LUT':>7} {'FF':>7} "
-            f"{'DSP':>5} {'BRAM18':>6}",
+            f"{'layer':24} {'cycles':>9} {'pipe':>5} {'PE':>4} {'SIMD':>5} {'x*w>sum bits':>13} "
+            f"{'LUT':>7} {'FF':>7} {'DSP':>5} {'BRAM18':>6}",
         ]
         for x in self.layers:
             bits = f"{x.input_bits}*{x.weight_bits}>{x.sum_bits}"
@@ -116,9 +122,9 @@ class Report:
         lines.append(f"{'FIFOs, adapters, ports':66} " + _row(self.surroundings))
         lines.append(f"{'total':66} " + _row(self.total))
         lines.append(f"{'budget':66} " + _row(self.budget))
-        deep = [f for f in self.fifos if f.least or f.depth > 2]
+        deep = [f for f in self.fifos if f.least or f.depth > 32]
         if deep:
-            lines += ["", "FIFOs deeper than 2 (in brackets the least depth that does not deadlock):"]
+            lines += ["", "deep FIFOs (in brackets the least depth that does not deadlock):"]
             lines += [
                 f"  {f.name}: {f.depth} x {f.width} bits" + (f" [{f.least}]" if f.least else "") for f in deep
             ]

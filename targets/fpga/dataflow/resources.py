@@ -42,9 +42,7 @@ class Resources:
 
     def share(self, budget: Resources) -> float:
         """The largest part of a budget that this takes."""
-        return max(
-            mine / max(theirs, 1) for mine, theirs in zip(self.amounts, budget.amounts, strict=True)
-        )
+        return max(mine / max(theirs, 1) for mine, theirs in zip(self.amounts, budget.amounts, strict=True))
 
 
 CONTROL = Resources(lut=CONTROL_LUT, ff=CONTROL_FF)

@@ -1,7 +1,8 @@
-"""When each process reads and writes: the order of port operations that the generated code has, with its cycles.
+"""When each process reads and writes: the order of port operations that the generated code has, with its
+cycles.
 
-A process is a loop that is pipelined at one iteration a cycle. Its events are the iterations that touch a FIFO;
-an iteration reads before it writes, and reads its ports in order.
+A process is a loop that is pipelined at one iteration a cycle. Its events are the iterations that touch a
+FIFO; an iteration reads before it writes, and reads its ports in order.
 """
 
 from __future__ import annotations
@@ -23,8 +24,8 @@ BUS_BYTES = 8  # of a memory port, a cycle
 @dataclass(frozen=True, eq=False)
 class Schedule:
     """A frame of a process: `gaps` [events], cycles since the event before, and `codes` [events], which of
-    `operations` (port number, whether it writes) an event does. `length`: iterations; `latency`: cycles from an
-    iteration's reads to its writes."""
+    `operations` (port number, whether it writes) an event does. `length`: iterations; `latency`: cycles
+    from an iteration's reads to its writes."""
 
     gaps: list[int]
     codes: list[int]
@@ -79,7 +80,8 @@ def _iterations(pipeline: Pipeline, process: Process) -> tuple[Flags, Flags, int
 
 def _head(process: Process) -> tuple[Flags, Flags]:
     layer, fold = process.layer, process.fold
-    assert layer is not None and fold is not None
+    assert layer is not None
+    assert fold is not None
     pixels, steps, folds = layer.output.pixels, steps_of(layer, fold), folds_of(layer, fold)
     if process.kind == "whole_image":
         count = np.arange(steps * folds)
@@ -95,7 +97,9 @@ def _head(process: Process) -> tuple[Flags, Flags]:
 
 def _rows(process: Process) -> list[tuple[int, int]]:
     layer, fold = process.layer, process.fold
-    assert layer is not None and fold is not None and layer.window is not None
+    assert layer is not None
+    assert fold is not None
+    assert layer.window is not None
     return window_rows(layer.window, layer.channels // fold.lanes)
 
 
@@ -115,7 +119,9 @@ def _row_gaps(process: Process) -> NDArray[np.int64]:
 
 def _window_whole(process: Process) -> tuple[Flags, Flags]:
     layer, fold = process.layer, process.fold
-    assert layer is not None and fold is not None and layer.window is not None
+    assert layer is not None
+    assert fold is not None
+    assert layer.window is not None
     window = layer.window
     height, width = padded(window)
     y, x = np.arange(height)[:, None], np.arange(width)[None, :]

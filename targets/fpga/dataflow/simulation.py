@@ -16,7 +16,7 @@ from hardy.compiler.errors import TargetError
 from hardy.targets.fpga.dataflow.depths import DeadlockError
 
 Array = NDArray[np.int64]
-FLAGS = ("-std=c++14", "-O2", "-Wall", "-Wextra", "-Werror", "-Wno-unknown-pragmas")
+FLAGS = ("-std=c++14", "-O1", "-Wall", "-Wextra", "-Werror", "-Wno-unknown-pragmas")
 DEADLOCK = 3  # the exit code in library/simulation.h
 
 
@@ -25,7 +25,8 @@ def ap_int_headers() -> Path:
     spec = importlib.util.find_spec("hls4ml")
     if spec is None or not spec.submodule_search_locations:
         raise TargetError(
-            "C simulation with ap_int needs its headers", hint="pip install --no-deps hls4ml, or plain integers"
+            "C simulation with ap_int needs its headers",
+            hint="pip install --no-deps hls4ml, or plain integers",
         )
     return Path(spec.submodule_search_locations[0]) / "templates" / "vivado" / "ap_types"
 
@@ -51,15 +52,26 @@ def compile_and_run(
             target = folder / path
             target.parent.mkdir(parents=True, exist_ok=True)
             target.write_bytes(data)
-        mode = ["-DHARDY_PLAIN_INTEGERS"] if plain else ["-isystem", str(ap_int_headers())]
+        if plain:
+            mode = ["-DHARDY_PLAIN_INTEGERS"]
+        else:
+            # The constructors of ap_int touch what they are about to set, which g++ takes for an error.
+            mode = ["-isystem", str(ap_int_headers()), "-Wno-uninitialized", "-Wno-maybe-uninitialized"]
         source = folder / "src"
-        command = [compiler, *FLAGS, *mode, f"-I{source}", str(source / "top.cpp"), str(source / "testbench.cpp")]
+        command = [
+            compiler,
+            *FLAGS,
+            *mode,
+            f"-I{source}",
+            str(source / "top.cpp"),
+            str(source / "testbench.cpp"),
+        ]
         program = folder / "testbench"
         _run([*command, "-o", str(program)], "the C++ does not compile")
         vectors = folder / "run"
         vectors.mkdir()
-        for port, data in inputs.items():
-            data.astype(types[port]).tofile(vectors / f"{port}.bin")
+        for port, values in inputs.items():
+            values.astype(types[port]).tofile(vectors / f"{port}.bin")
         _run([str(program), "write", str(vectors)], "C simulation failed")
         return {p: np.fromfile(vectors / f"{p}.bin", types[p]).astype(np.int64) for p in outputs}
 

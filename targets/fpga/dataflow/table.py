@@ -1,4 +1,5 @@
-"""The ops that a dataflow accelerator computes: which nodes it takes, and how each becomes (part of) a layer."""
+"""The ops that a dataflow accelerator computes: which nodes it takes, and how each becomes (part of) a
+layer."""
 
 from __future__ import annotations
 
@@ -60,7 +61,7 @@ def supports(node: Node) -> Support:
         return entry.check(node)
     if isinstance(node.op, Requantize):
         return no(
-            "it multiplies by an f32 scale; quantize with power-of-two scales and zero points of 0, which gives "
-            "requantize_shift"
+            "it multiplies by an f32 scale; quantize with power-of-two scales and zero points of 0, "
+            "which gives requantize_shift"
         )
     return no(f"the accelerator has no {node.op.name}")

@@ -12,6 +12,7 @@ import torch
 from hardy.compiler.ir import Graph, Node, Value
 from hardy.compiler.ops.binary import BinaryConv, BinaryMatmul
 from hardy.compiler.ops.linear import split_layout
+from hardy.targets.fpga.dataflow.chains import pack_chain
 from hardy.targets.fpga.dataflow.draft import Draft, Traced, refuse
 from hardy.targets.fpga.dataflow.host import Split
 from hardy.targets.fpga.dataflow.layers import Layer, Network, Tensor
@@ -22,8 +23,9 @@ from hardy.targets.fpga.dataflow.table import TABLE
 
 @dataclass(frozen=True, eq=False)
 class Interface:
-    """A value that crosses between host and accelerator: `order` [pixels, channels] says where each element of
-    the stream lies in the value; packed values are crossed as bits, `bits` of them in the last axis."""
+    """A value that crosses between host and accelerator: `order` [pixels, channels] says where each
+    element of the stream lies in the value; packed values are crossed as bits, `bits` of them in the last
+    axis."""
 
     value: Value
     tensor: Tensor
@@ -41,15 +43,18 @@ class Traffic:
 
 
 def trace(graph: Graph, parts: Split) -> Traffic:
-    """The layers of the nodes that the accelerator computes; UnsupportedError for what does not fit together."""
+    """The layers of the nodes that the accelerator computes; UnsupportedError for what does not fit
+    together."""
     tracer = Tracer(graph, parts)
+    inside = {n for chain in parts.chains.values() for n in chain.nodes}
     for node in parts.core:
-        tracer.values[Value(node, 0)] = TABLE[type(node.op)].build(tracer, node)
+        if node in parts.chains:
+            tracer.values[Value(node, 0)] = pack_chain(tracer, parts.chains[node])
+        elif node not in inside:
+            tracer.values[Value(node, 0)] = TABLE[type(node.op)].build(tracer, node)
     outputs = tuple(tracer.leave(v) for v in parts.results)
     inputs = tuple(tracer.enter(v) for v in parts.feeds)
-    network = Network(
-        tuple(i.tensor for i in inputs), tuple(tracer.layers), tuple(o.tensor for o in outputs)
-    )
+    network = Network(tuple(i.tensor for i in inputs), tuple(tracer.layers), tuple(o.tensor for o in outputs))
     return Traffic(network, inputs, outputs)
 
 
@@ -88,12 +93,13 @@ class Tracer:
 
     def unique(self, name: str) -> str:
         """A name for a layer, which is one in C++ too."""
-        base = re.sub(r"\W+", "_", name).strip("_").lower() or "layer"
+        base = re.sub(r"[\W_]+", "_", name).strip("_").lower() or "layer"
         base = base if base[0].isalpha() else f"layer_{base}"
         name, i = base, 2
-        while name in self.names:
+        # Types are named without the underscores.
+        while name.replace("_", "") in self.names:
             name, i = f"{base}_{i}", i + 1
-        self.names.add(name)
+        self.names.add(name.replace("_", ""))
         return name
 
     def default_order(self, shape: tuple[int, ...]) -> Integers:
@@ -114,7 +120,7 @@ class Tracer:
     def image(self, node: Node, x: Traced, layout: str) -> tuple[tuple[int, int], int]:
         """Height and width, and the channels of an image that comes pixel by pixel."""
         if x.shape[0] != 1:
-            raise refuse(node, f"a batch of {x.shape[0]}: images stream one after another, trace with a batch of 1")
+            raise refuse(node, f"a batch of {x.shape[0]}: images stream one by one, trace with a batch of 1")
         channels, spatial = split_layout(x.shape, layout)
         places = np.arange(int(np.prod(x.shape)), dtype=np.int64).reshape(x.shape)
         places = np.moveaxis(places, 1, -1) if layout == "channels_first" else places
@@ -143,7 +149,9 @@ class Tracer:
         x.draft.shared |= not self.private(Value(node, 0))
         return Traced(x.draft, shape, moved, x.bits)
 
-    def new(self, node: Node, shape: tuple[int, int], order: Integers, bounds: tuple[Integers, Integers]) -> Draft:
+    def new(
+        self, node: Node, shape: tuple[int, int], order: Integers, bounds: tuple[Integers, Integers]
+    ) -> Draft:
         """A draft of a new layer for a node."""
         name = self.unique(node.name or node.op.name)
         return Draft(name, node.source, shape, order, *bounds)
@@ -179,7 +187,8 @@ class Tracer:
         spread = np.broadcast_to(data, x.shape).reshape(-1)[self.ordered(x)]
         if not (spread == spread[0]).all():
             raise refuse(node, "its constant differs from pixel to pixel, not only from channel to channel")
-        return spread[0][:1].copy() if (spread[0] == spread[0][0]).all() else spread[0].copy()
+        row: Integers = spread[0].copy()
+        return row[:1] if (row == row[0]).all() else row
 
     def add_step(self, node: Node, x: Traced, *steps: Step) -> Traced:
         """x with further steps, as the node's value; what could wrap is refused."""
@@ -202,8 +211,8 @@ class Tracer:
             if int(low.min()) < limits[0] or int(high.max()) > limits[1]:
                 raise refuse(
                     node,
-                    f"its values may reach {int(low.min())}..{int(high.max())}, outside {limits[0]}..{limits[1]}, "
-                    f"and would wrap there: use smaller weights, biases or shifts",
+                    f"its values may reach {low.min()}..{high.max()}, outside {limits[0]}..{limits[1]}, "
+                    "and would wrap there: use smaller weights, biases or shifts",
                 )
 
     def enter(self, value: Value) -> Interface:
@@ -222,4 +231,3 @@ class Tracer:
         tensor, order = self.tensor(traced), traced.order
         assert order is not None
         return Interface(value, tensor, order)
-

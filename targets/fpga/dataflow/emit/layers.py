@@ -12,8 +12,8 @@ from hardy.targets.fpga.dataflow.ranges import Integers
 
 
 def struct_name(layer: Layer) -> str:
-    """The name of a layer's struct: `conv_1` becomes `Conv1`."""
-    return "".join(part.capitalize() for part in layer.name.split("_"))
+    """The name of a layer's struct: `conv_1` becomes `Conv1Layer`."""
+    return "".join(part.capitalize() for part in layer.name.split("_")) + "Layer"
 
 
 def layers_header(pipeline: Pipeline) -> str:
@@ -55,8 +55,9 @@ def _layer(layer: Layer, fold: Fold) -> list[str]:
     if layer.weights is not None:
         lines += ["", *_term(layer, fold)]
     lines += ["", *Tail(layer, fold).function()]
-    comment = f"{layer.name}: {layer.macs} multiplications a frame"
-    return _struct(f"{comment}, from {layer.source}." if layer.source else f"{comment}.", struct_name(layer), lines)
+    origin = f", from {layer.source}" if layer.source else ""
+    comment = f"{layer.name}: {layer.macs} multiplications a frame{origin}."
+    return _struct(comment, struct_name(layer), lines)
 
 
 def _term(layer: Layer, fold: Fold) -> list[str]:
@@ -107,9 +108,7 @@ def arranged(layer: Layer, fold: Fold) -> Integers | None:
     taps, t = layer.taps, fold.taps
     if isinstance(layer.head, Product):
         groups = layer.head.groups
-        split = weights.reshape(
-            groups, folds_of(layer, fold), fold.pe, -1, fold.lanes, taps // t, t
-        )
+        split = weights.reshape(groups, folds_of(layer, fold), fold.pe, -1, fold.lanes, taps // t, t)
         # group, fold, pe, channels, lane, step, tap -> pe, (group, fold, channels, step), (tap, lane)
         return split.transpose(2, 0, 1, 3, 5, 6, 4).reshape(fold.pe, -1, fold.simd)
     if layer.window is None:  # whole image: place = fold * STEPS + step

@@ -9,11 +9,11 @@ from collections.abc import Mapping
 import numpy as np
 
 from hardy.targets.fpga.board import Board
-from hardy.targets.fpga.dataflow.emit.top import ports
+from hardy.targets.fpga.dataflow.emit.top import Port, ports
 from hardy.targets.fpga.dataflow.pipeline import Pipeline
 from hardy.targets.fpga.dataflow.trace import Interface, Traffic
 
-TCL = """# vitis_hls -f build.tcl [csim] [cosim]: synthesis of the accelerator to an IP core, after C simulation if asked.
+TCL = """# vitis_hls -f build.tcl [csim] [cosim]: synthesis to an IP core, with simulations if asked.
 open_project -reset project
 set_top {name}
 add_files src/top.cpp -cflags "-Isrc"
@@ -60,7 +60,8 @@ class Accelerator:
         from pynq import Overlay
 
         self.overlay = Overlay(bitstream)
-        self.ip = next(getattr(self.overlay, n) for n, d in self.overlay.ip_dict.items() if "{name}" in d["type"])
+        name = next(n for n, d in self.overlay.ip_dict.items() if "{name}" in d["type"])
+        self.ip = getattr(self.overlay, name)
         self.interface = json.loads((HERE / "interface.json").read_text())
         self.orders = {{p["port"]: np.load(HERE / f"{{p['port']}}.npy") for p in self.ports}}
 
@@ -116,23 +117,23 @@ def build_script(name: str, board: Board, clock_mhz: float) -> str:
 
 def driver(name: str, pipeline: Pipeline, traffic: Traffic) -> Mapping[str, bytes]:
     """The driver, what it must know of the ports, and the order of their elements."""
-    named = {(p.tensor.producer, p.kind): (port, stored) for p, port, stored in ports(pipeline) if p.tensor}
+    named = {(p.process.tensor, p.is_input): p for p in ports(pipeline)}
     files: dict[str, bytes] = {"driver/driver.py": DRIVER.format(name=name).encode()}
     described: dict[str, list[dict[str, object]]] = {"inputs": [], "outputs": []}
-    for key, kind, interfaces in (("inputs", "load", traffic.inputs), ("outputs", "store", traffic.outputs)):
+    for key, is_input, interfaces in (("inputs", True, traffic.inputs), ("outputs", False, traffic.outputs)):
         for i in interfaces:
-            port, stored = named[i.tensor.producer, kind]
-            described[key].append(_described(i, port, stored))
-            files[f"driver/{port}.npy"] = _npy(i)
+            port = named[i.tensor, is_input]
+            described[key].append(_described(i, port))
+            files[f"driver/{port.name}.npy"] = _npy(i)
     files["driver/interface.json"] = (json.dumps(described, indent=2) + "\n").encode()
     return files
 
 
-def _described(interface: Interface, port: str, stored: str) -> dict[str, object]:
+def _described(interface: Interface, port: Port) -> dict[str, object]:
     return {
-        "port": port,
+        "port": port.name,
         "value": interface.value.node.name,
-        "dtype": stored.removesuffix("_t"),
+        "dtype": port.stored.removesuffix("_t"),
         "shape": list(interface.value.type.shape[1:]),
         "bits": interface.bits,
     }

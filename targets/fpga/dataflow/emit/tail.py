@@ -57,7 +57,13 @@ class Tail:
             return [("joined", after.cpp, f"{x} + ({addend})")]
         if isinstance(step, RoundShift):
             half, shift = self._constant("half", step.half), self._constant("shift", step.shift)
-            return [("shifted", after.cpp, f"({x} + {half}) >> {shift if step.shift.size == 1 else f'int({shift})'}")]
+            return [
+                (
+                    "shifted",
+                    after.cpp,
+                    f"({x} + {half}) >> {shift if step.shift.size == 1 else f'int({shift})'}",
+                )
+            ]
         if isinstance(step, Limit):
             return self._limit(step, x, before, after)
         assert isinstance(step, Threshold)
@@ -81,7 +87,9 @@ class Tail:
             type = Range(low, high).cpp
             limit = self._constant(name.removeprefix("at_"), bound)
             result.append((name, type, f"{x} {sign} {type}({limit}) ? {type}({limit}) : {type}({x})"))
-            low, high = (max(low, int(bound.min())), high) if sign == "<" else (low, min(high, int(bound.max())))
+            low, high = (
+                (max(low, int(bound.min())), high) if sign == "<" else (low, min(high, int(bound.max())))
+            )
             x = self._next(name)
         return result
 

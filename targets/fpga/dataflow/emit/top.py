@@ -3,67 +3,107 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from hardy.targets.fpga.dataflow.emit.layers import struct_name
-from hardy.targets.fpga.dataflow.pipeline import Pipeline, Process
+from hardy.targets.fpga.dataflow.pipeline import Fifo, Pipeline, Process
 
 HEADERS = ("depthwise.h", "product.h", "route.h", "window.h")
 
 
-def ports(pipeline: Pipeline) -> list[tuple[Process, str, str]]:
-    """The processes at the ends: each with its port's name, and the type of an element in memory."""
+@dataclass(frozen=True)
+class Port:
+    """A port of the accelerator: its name, the process and the FIFO behind it, and the type of an element
+    in memory."""
+
+    name: str
+    process: Process
+    fifo: Fifo
+    stored: str
+
+    @property
+    def is_input(self) -> bool:
+        return self.process.kind == "load"
+
+    @property
+    def size(self) -> int:
+        """Elements of a frame."""
+        return self.fifo.lanes * self.fifo.tokens
+
+    @property
+    def token(self) -> str:
+        """The type of a token of its stream."""
+        return f"Vec<{self.fifo.type.cpp}, {self.fifo.lanes}>"
+
+
+def ports(pipeline: Pipeline) -> list[Port]:
+    """The ports in the order of the top function's parameters."""
     result = []
     for process in pipeline.processes:
         if process.kind in ("load", "store"):
             assert process.tensor is not None
             name = f"in_{process.tensor.producer}" if process.kind == "load" else f"out_{process.name[6:]}"
-            result.append((process, name, process.tensor.range.stored))
+            fifo = pipeline.fifos[(process.reads + process.writes)[0]]
+            result.append(Port(name, process, fifo, process.tensor.range.stored))
     return result
 
 
-def signature(pipeline: Pipeline, name: str) -> str:
-    """The declaration of the top function, without its end."""
-    parameters = [
-        f"{'const ' if p.kind == 'load' else ''}{stored}* {port}" for p, port, stored in ports(pipeline)
-    ]
+def signature(pipeline: Pipeline, name: str, streams: bool) -> str:
+    """The declaration of the top function, without its end; C++ names where tokens are its parameters."""
+    if streams:
+        parameters = [f"hls::stream<{p.token}>& {p.name}" for p in ports(pipeline)]
+        return f"void {name}({', '.join(parameters)}, int frames)"
+    parameters = [f"{'const ' if p.is_input else ''}{p.stored}* {p.name}" for p in ports(pipeline)]
     return f'extern "C" void {name}({", ".join(parameters)}, int frames)'
 
 
-def top_header(pipeline: Pipeline, name: str) -> str:
-    lines = ["// The accelerator: frames from memory, their results to memory.", "#pragma once", ""]
-    return "\n".join([*lines, "#include <cstdint>", "", signature(pipeline, name) + ";", ""])
+def top_header(pipeline: Pipeline, name: str, streams: bool) -> str:
+    what = "from stream to stream" if streams else "from memory to memory"
+    includes = ['#include "fifo.h"', '#include "integers.h"'] if streams else ["#include <cstdint>"]
+    lines = [f"// The accelerator: a number of frames, {what}.", "#pragma once", "", *includes, ""]
+    return "\n".join([*lines, signature(pipeline, name, streams) + ";", ""])
 
 
-def top_source(pipeline: Pipeline, name: str, weights: Sequence[str], frames: int) -> str:
+def top_source(pipeline: Pipeline, name: str, weights: Sequence[str], frames: int, streams: bool) -> str:
     """The dataflow region; `weights` are the layers that have some."""
     includes = [*[f'#include "{h}"' for h in HEADERS], *[f'#include "weights_{w}.h"' for w in weights]]
-    lines = ['#include "top.h"', "", '#include "layers.h"', *includes, "", signature(pipeline, name) + " {"]
-    for i, (process, port, _) in enumerate(ports(pipeline)):
-        assert process.tensor is not None
+    lines = ['#include "top.h"', "", '#include "layers.h"', *includes, ""]
+    lines.append(signature(pipeline, name, streams) + " {")
+    for i, port in enumerate(ports(pipeline)):
+        if streams:
+            lines.append(f"#pragma HLS interface axis port={port.name}")
+            continue
         lines.append(
-            f"#pragma HLS interface m_axi port={port} bundle=gmem{i} depth={process.tensor.size * frames}"
+            f"#pragma HLS interface m_axi port={port.name} bundle=gmem{i} offset=slave "
+            f"depth={port.size * frames}"
         )
-        lines.append(f"#pragma HLS interface s_axilite port={port}")
+        lines.append(f"#pragma HLS interface s_axilite port={port.name}")
     lines += [
         "#pragma HLS interface s_axilite port=frames",
         "#pragma HLS interface s_axilite port=return",
         "#pragma HLS dataflow",
     ]
+    names = {n: f"s_{n}" for n in pipeline.fifos}
+    outside = {p.fifo.name: p.name for p in ports(pipeline)} if streams else {}
+    names.update(outside)
     for fifo in pipeline.fifos.values():
+        if fifo.name in outside:
+            continue
         lines.append(
             f'  hls::stream<Vec<{fifo.type.cpp}, {fifo.lanes}>, {fifo.depth}> s_{fifo.name}("{fifo.name}");'
         )
         lines.append(f"#pragma HLS aggregate variable=s_{fifo.name} compact=bit")
     lines.append("")
-    named = {process.name: port for process, port, _ in ports(pipeline)}
-    lines += [f"  HARDY_PROCESS({_call(pipeline, p, named)});" for p in pipeline.processes]
+    named = {p.process.name: p.name for p in ports(pipeline)}
+    inside = [p for p in pipeline.processes if not (streams and p.name in named)]
+    lines += [f"  HARDY_PROCESS({_call(pipeline, p, names, named)});" for p in inside]
     return "\n".join([*lines, "  HARDY_WAIT();", "}", ""])
 
 
-def _call(pipeline: Pipeline, process: Process, named: dict[str, str]) -> str:
+def _call(pipeline: Pipeline, process: Process, names: dict[str, str], named: dict[str, str]) -> str:
     """The call of a process's function in the library."""
     fifos = pipeline.fifos
-    reads, writes = ([f"s_{n}" for n in names] for names in (process.reads, process.writes))
+    reads, writes = ([names[n] for n in ends] for ends in (process.reads, process.writes))
     if process.layer is not None:
         struct = struct_name(process.layer)
         if process.kind.startswith("window"):
@@ -84,36 +124,53 @@ def _call(pipeline: Pipeline, process: Process, named: dict[str, str]) -> str:
     return f"store<{numbers}>(frames, {reads[0]}, {named[process.name]})"
 
 
-def testbench(pipeline: Pipeline, name: str) -> str:
+def testbench(pipeline: Pipeline, name: str, streams: bool) -> str:
     """Reads inputs from a folder; writes outputs there, or compares with those that are there."""
-    reads, calls, results = [], [], []
-    for process, port, stored in ports(pipeline):
-        assert process.tensor is not None
-        calls.append(f"{port}.data()")
-        if process.kind == "load":
-            reads.append(f'  std::vector<{stored}> {port} = read<{stored}>(folder + "/{port}.bin");')
-            reads.append(f"  const int frames = int({port}.size() / {process.tensor.size});")
-        else:
-            reads.append(f"  std::vector<{stored}> {port}(std::size_t(frames) * {process.tensor.size});")
-            results.append(f'  wrong += finish(mode, folder + "/{port}.bin", {port});')
-    # Every input has as many frames; the first one tells.
-    seen = False
-    lines = []
-    for line in reads:
-        if "const int frames" in line:
-            if seen:
-                continue
-            seen = True
-        lines.append(line)
-    body = "\n".join([*lines, f"  {name}({', '.join(calls)}, frames);", "  long wrong = 0;", *results])
-    return TESTBENCH.replace("BODY", body)
+    inputs = [p for p in ports(pipeline) if p.is_input]
+    outputs = [p for p in ports(pipeline) if not p.is_input]
+    lines = [
+        f'std::vector<{p.stored}> {p.name} = read<{p.stored}>(folder + "/{p.name}.bin");' for p in inputs
+    ]
+    lines.append(f"const int frames = int({inputs[0].name}.size() / {inputs[0].size});")
+    lines += [f"std::vector<{p.stored}> {p.name}(std::size_t(frames) * {p.size});" for p in outputs]
+    if streams:
+        for p in ports(pipeline):
+            lines.append(f'hls::stream<{p.token}, 1 << 30> s_{p.name}("{p.name}");')
+        lines += [f"feed({p.name}, s_{p.name});" for p in inputs]
+    arguments = [f"s_{p.name}" if streams else f"{p.name}.data()" for p in ports(pipeline)]
+    lines.append(f"{name}({', '.join(arguments)}, frames);")
+    if streams:
+        lines += [f"drain(s_{p.name}, {p.name});" for p in outputs]
+    lines.append("long wrong = 0;")
+    lines += [f'wrong += finish(mode, folder + "/{p.name}.bin", {p.name});' for p in outputs]
+    body = "\n".join(f"  {line}" for line in lines)
+    return TESTBENCH.replace("STREAMS\n", STREAMS if streams else "").replace("BODY", body)
 
 
-TESTBENCH = """// testbench check FOLDER: runs the frames of FOLDER and compares the results with those that are there.
+STREAMS = """/// The elements of a port as tokens, and back.
+template <class T, int LANES, class Stored>
+void feed(const std::vector<Stored>& data, hls::stream<Vec<T, LANES>>& stream) {
+  for (std::size_t i = 0; i < data.size(); i += LANES) {
+    Vec<T, LANES> token;
+    for (int lane = 0; lane < LANES; ++lane) token.lane[lane] = T(data[i + lane]);
+    stream.write(token);
+  }
+}
+
+template <class T, int LANES, class Stored>
+void drain(hls::stream<Vec<T, LANES>>& stream, std::vector<Stored>& data) {
+  for (std::size_t i = 0; i < data.size(); i += LANES) {
+    const Vec<T, LANES> token = stream.read();
+    for (int lane = 0; lane < LANES; ++lane) data[i + lane] = Stored(token.lane[lane]);
+  }
+}
+
+"""
+
+TESTBENCH = """// testbench check FOLDER: runs the frames of FOLDER, compares with the results that are there.
 // testbench write FOLDER: writes the results there.
 #include <cstdio>
 #include <cstdlib>
-#include <fstream>
 #include <string>
 #include <vector>
 
@@ -121,14 +178,15 @@ TESTBENCH = """// testbench check FOLDER: runs the frames of FOLDER and compares
 
 template <class T>
 std::vector<T> read(const std::string& path) {
-  std::ifstream file(path, std::ios::binary | std::ios::ate);
+  std::FILE* file = std::fopen(path.c_str(), "rb");
   if (!file) {
     std::fprintf(stderr, "cannot read %s\\n", path.c_str());
     std::exit(2);
   }
-  std::vector<T> data(std::size_t(file.tellg()) / sizeof(T));
-  file.seekg(0);
-  file.read(reinterpret_cast<char*>(data.data()), std::streamsize(data.size() * sizeof(T)));
+  std::vector<T> data;
+  T one;
+  while (std::fread(&one, sizeof(T), 1, file) == 1) data.push_back(one);
+  std::fclose(file);
   return data;
 }
 
@@ -136,9 +194,10 @@ std::vector<T> read(const std::string& path) {
 template <class T>
 long finish(const std::string& mode, const std::string& path, const std::vector<T>& result) {
   if (mode == "write") {
-    std::ofstream file(path, std::ios::binary);
-    file.write(reinterpret_cast<const char*>(result.data()), std::streamsize(result.size() * sizeof(T)));
-    return file ? 0 : 1;
+    std::FILE* file = std::fopen(path.c_str(), "wb");
+    const bool written = file && std::fwrite(result.data(), sizeof(T), result.size(), file) == result.size();
+    if (!written || std::fclose(file) != 0) std::fprintf(stderr, "cannot write %s\\n", path.c_str());
+    return written ? 0 : 1;
   }
   const std::vector<T> expected = read<T>(path);
   if (expected.size() != result.size()) {
@@ -153,6 +212,7 @@ long finish(const std::string& mode, const std::string& path, const std::vector<
   return wrong;
 }
 
+STREAMS
 int main(int argc, char** argv) {
   if (argc != 3) {
     std::fprintf(stderr, "usage: testbench check|write FOLDER\\n");

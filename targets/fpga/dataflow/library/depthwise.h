@@ -15,7 +15,7 @@ void depthwise(int frames, hls::stream<Vec<typename Layer::X, Layer::TAPS * Laye
                hls::stream<Joined>&... joined) {
 #pragma HLS array_partition variable=weights dim=1 complete
 #pragma HLS array_reshape variable=weights dim=3 complete
-  Vec<typename Layer::Acc, Layer::PE> sums;
+  Vec<typename Layer::Acc, Layer::PE> sums = Vec<typename Layer::Acc, Layer::PE>();
 #pragma HLS array_partition variable=sums.lane complete
   for (int pixel = 0; pixel < frames * Layer::PIXELS; ++pixel) {
     for (int fold = 0; fold < Layer::FOLDS; ++fold) {
@@ -68,7 +68,7 @@ void whole_image(int frames, hls::stream<Vec<typename Layer::X, Layer::PE>>& in,
 template <class Layer, class... Joined>
 void max_pool(int frames, hls::stream<Vec<typename Layer::X, Layer::TAPS * Layer::PE>>& in,
               hls::stream<Vec<typename Layer::Out, Layer::PE>>& out, hls::stream<Joined>&... joined) {
-  Vec<typename Layer::Acc, Layer::PE> most;
+  Vec<typename Layer::Acc, Layer::PE> most = Vec<typename Layer::Acc, Layer::PE>();
 #pragma HLS array_partition variable=most.lane complete
   for (int pixel = 0; pixel < frames * Layer::PIXELS; ++pixel) {
     for (int fold = 0; fold < Layer::FOLDS; ++fold) {

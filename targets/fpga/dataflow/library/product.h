@@ -20,7 +20,7 @@ void product(int frames, hls::stream<Vec<typename Layer::X, Layer::SIMD>>& in,
   typedef Vec<typename Layer::Acc, Layer::PE> Sums;
   Inputs kept[Layer::STEPS];
 #pragma HLS aggregate variable=kept compact=bit
-  Sums sums;
+  Sums sums = Sums();
 #pragma HLS array_partition variable=sums.lane complete
   for (int pixel = 0; pixel < frames * Layer::PIXELS; ++pixel) {
     for (int group = 0; group < Layer::GROUPS; ++group) {

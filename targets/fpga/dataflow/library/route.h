@@ -7,7 +7,7 @@
 /// TIMES tokens of LANES become one; TOKENS of the result in a frame.
 template <class T, int LANES, int TIMES, int TOKENS>
 void widen(int frames, hls::stream<Vec<T, LANES>>& in, hls::stream<Vec<T, LANES * TIMES>>& out) {
-  Vec<T, LANES * TIMES> wide;
+  Vec<T, LANES * TIMES> wide = Vec<T, LANES * TIMES>();
 #pragma HLS array_partition variable=wide.lane complete
   for (int token = 0; token < frames * TOKENS; ++token) {
     for (int i = 0; i < TIMES; ++i) {
@@ -29,7 +29,7 @@ void widen(int frames, hls::stream<Vec<T, LANES>>& in, hls::stream<Vec<T, LANES 
 /// A token of LANES * TIMES becomes TIMES of LANES; TOKENS of the input in a frame.
 template <class T, int LANES, int TIMES, int TOKENS>
 void narrow(int frames, hls::stream<Vec<T, LANES * TIMES>>& in, hls::stream<Vec<T, LANES>>& out) {
-  Vec<T, LANES * TIMES> wide;
+  Vec<T, LANES * TIMES> wide = Vec<T, LANES * TIMES>();
 #pragma HLS array_partition variable=wide.lane complete
   for (int token = 0; token < frames * TOKENS; ++token) {
     for (int i = 0; i < TIMES; ++i) {
