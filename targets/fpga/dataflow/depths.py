@@ -17,7 +17,7 @@ from hardy.compiler.errors import HardyError
 from hardy.targets.fpga.dataflow.pipeline import Fifo, Pipeline
 from hardy.targets.fpga.dataflow.schedule import Schedule, schedule
 
-FRAMES = 2  # the second shows the interval between two
+FRAMES = 3  # the last two show the interval between frames
 SLACK = 1.02  # of the interval, which FIFOs may cost
 SHALLOW = (2, 16, 32, 64)  # depths of ordinary FIFOs that are tried; up to 64 they are shift registers
 
@@ -50,7 +50,7 @@ class Depths:
 
 def find_depths(pipeline: Pipeline, interval: int) -> Depths:
     """Depths for a pipeline whose slowest stage takes `interval` cycles a frame."""
-    schedules = [schedule(pipeline, p) for p in pipeline.processes]
+    schedules = [schedule(pipeline, p, FRAMES) for p in pipeline.processes]
     least = _least(pipeline, schedules)
     best: Depths | None = None
     for shallow in SHALLOW:
@@ -70,7 +70,7 @@ def find_depths(pipeline: Pipeline, interval: int) -> Depths:
 
 def simulate(pipeline: Pipeline) -> Timing:
     """A run with the pipeline's own depths; DeadlockError names who waits for what."""
-    schedules = [schedule(pipeline, p) for p in pipeline.processes]
+    schedules = [schedule(pipeline, p, FRAMES) for p in pipeline.processes]
     return Run(pipeline, schedules, {n: f.depth for n, f in pipeline.fifos.items()}).finish()
 
 
@@ -133,18 +133,16 @@ class Run:
     def _go(self, i: int) -> bool:
         """Let a process run until it must wait; whether it did anything."""
         s, ports = self.schedules[i], self.ports[i]
-        count = len(s.codes)
         position, operation, clock = self.position[i], self.operation[i], self.clock[i]
         written, read, depth = self.written, self.read, self.depth
-        end = count * FRAMES
+        end = len(s.codes)
         began = (position, operation)
         gaps, codes, operations, lag = s.gaps, s.codes, s.operations, s.latency
         self.waits[i] = None
         while position < end:
-            at = position % count
             if operation == 0:
-                clock += gaps[at]
-            todo = operations[codes[at]]
+                clock += gaps[position]
+            todo = operations[codes[position]]
             while operation < len(todo):
                 port, writes = todo[operation]
                 f = ports[port]
@@ -168,7 +166,7 @@ class Run:
                 continue
             self.waits[i] = (f, writes)
             if operation == 0:
-                clock -= gaps[at]
+                clock -= gaps[position]
             break
         self.position[i], self.operation[i], self.clock[i] = position, operation, clock
         return (position, operation) != began

@@ -169,13 +169,13 @@ def _fit(
     layers = traffic.network.layers
     choices = [folding.options(layer) for layer in layers]
     interval = int(clock * 1e6 / options.frames_per_second) if options.frames_per_second else None
-    reserve = Resources()
+    reserve, goal = Resources(), interval
     for _ in range(ROUNDS):
         left = Resources(*[max(n - r, 0) for n, r in zip(budget.amounts, reserve.amounts, strict=True)])
-        chosen = balance.balance(choices, left, interval)
+        chosen = balance.balance(choices, left, goal)
         if chosen is None:
-            if interval is not None and balance.balance(choices, left) is not None:
-                raise too_slow(choices, left, board, interval, clock)
+            if goal is not None and balance.balance(choices, left) is not None:
+                raise too_slow(choices, left, board, goal, clock)
             raise too_large(layers, choices, left, board, reserve)
         pipeline = build(traffic.network, [o.fold for o in chosen])
         depths = find_depths(pipeline, max(o.cycles for o in chosen))
@@ -184,8 +184,12 @@ def _fit(
         total = around
         for option in chosen:
             total += option.resources
-        if total.fits(budget):
+        slow = interval is not None and depths.timing.interval > interval
+        if total.fits(budget) and not slow:
             return pipeline, depths
+        if slow and goal is not None and interval is not None:
+            # Stages wait for each other at times: the slowest must be faster by as much.
+            goal = goal * interval // depths.timing.interval
         reserve = Resources(*map(max, zip(reserve.amounts, around.amounts, strict=True)))
     raise too_large(layers, choices, left, board, reserve)
 

@@ -109,18 +109,25 @@ def head_cycles(layer: Layer, fold: Fold) -> int:
 
 
 def window_rows(window: Window, tokens: int) -> list[tuple[int, int]]:
-    """Of a window that sends a tap at a time: tokens taken in and sent while each row of positions is sent,
-    after what must be there before the first. A pixel is `tokens` tokens."""
+    """Of a window that sends a tap at a time: tokens taken in and sent while each row of positions is sent.
+
+    A pixel is `tokens` tokens. The first entry is what must be there before the first frame; the last row
+    of a frame takes in what the next one needs.
+    """
     height, width = window.size
     rows, columns = window.positions
+    ends = [y * window.strides[0] - window.padding[0][0] + window.span[0] for y in range(rows)]
+    seen = [min(max(end, 0), height) for end in ends]
+    wanted = [*seen, height + seen[0]]
+    loads = [seen[0], *[after - before for before, after in itertools.pairwise(wanted)]]
     sends = columns * tokens * window.taps
-    taken, result = 0, []
-    for y in range(-1, rows):
-        end = (y + 1) * window.strides[0] - window.padding[0][0] + window.span[0]
-        wanted = height if y == rows - 1 else min(max(end, 0), height)
-        result.append(((max(wanted - taken, 0)) * width * tokens, 0 if y < 0 else sends))
-        taken = max(wanted, taken)
-    return result
+    return [(n * width * tokens, sends if i else 0) for i, n in enumerate(loads)]
+
+
+def rows_ahead(window: Window) -> int:
+    """The most rows that a window takes in while it sends a row."""
+    width = window.size[1]
+    return max(loads // width for loads, sends in window_rows(window, 1) if sends)
 
 
 def padded(window: Window) -> tuple[int, int]:
@@ -139,7 +146,7 @@ def window_cycles(layer: Layer, fold: Fold) -> int:
     tokens = layer.channels // fold.lanes
     if fold.taps == layer.taps and fold.taps > 1:
         return math.prod(padded(layer.window)) * tokens
-    return sum(max(pair) + ROW_GAP for pair in window_rows(layer.window, tokens))
+    return sum(max(pair) + ROW_GAP for pair in window_rows(layer.window, tokens)[1:])
 
 
 def cycles(layer: Layer, fold: Fold) -> int:
@@ -202,7 +209,7 @@ def window_resources(layer: Layer, window: Window, fold: Fold) -> Resources:
         line = ram(padded(window)[1] * tokens, width) * (rows - 1)
         taps = ram(tokens, width) * (rows * columns)
         return line + taps + CONTROL + Resources(lut=80)
-    rows = window.span[0] + window.strides[0]
+    rows = window.span[0] + rows_ahead(window)
     return ram(rows * window.size[1] * tokens, width) + CONTROL + Resources(lut=120, ff=60)
 
 

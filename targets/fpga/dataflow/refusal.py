@@ -69,5 +69,6 @@ def _help(layers: Sequence[Layer], budget: Resources) -> str:
     for bits in (4, 2, 1):
         blocks = sum(block_rams(w.size, min(bits, own)) for w, own in weights)
         if bits < now and blocks <= budget.bram:
-            return f"weights of {bits} bits: their memories take about {blocks} of {budget.bram} block RAMs"
+            plural = "s" if bits > 1 else ""
+            return f"weights of {bits} bit{plural}: they take about {blocks} of {budget.bram} block RAMs"
     return "a larger board, or a smaller network: not even weights of one bit fit on the chip"

@@ -23,8 +23,8 @@ BUS_BYTES = 8  # of a memory port, a cycle
 
 @dataclass(frozen=True, eq=False)
 class Schedule:
-    """A frame of a process: `gaps` [events], cycles since the event before, and `codes` [events], which of
-    `operations` (port number, whether it writes) an event does. `length`: iterations; `latency`: cycles
+    """A run of a process: `gaps` [events], cycles since the event before, and `codes` [events], which of
+    `operations` (port number, whether it writes) an event does. `length`: cycles; `latency`: cycles
     from an iteration's reads to its writes."""
 
     gaps: list[int]
@@ -34,30 +34,32 @@ class Schedule:
     latency: int
 
 
-def schedule(pipeline: Pipeline, process: Process) -> Schedule:
-    """The events of a process in a frame; its ports are numbered `reads` first, then `writes`."""
-    reads, writes, gap = _iterations(pipeline, process)
-    joined = len(process.reads) > 1
+def schedule(pipeline: Pipeline, process: Process, frames: int) -> Schedule:
+    """The events of a process in a run of some frames; its ports are numbered `reads` first, then
+    `writes`."""
+    if process.kind == "window_taps":
+        reads, writes, times = _window_taps(process, frames)
+        gap = ROW_GAP + 1
+    else:
+        reads, writes, gap = _iterations(pipeline, process)
+        reads, writes = np.tile(reads, frames), np.tile(writes, frames)
+        times = np.arange(len(reads)) * gap
     first = len(process.reads)
     sends = tuple((first + i, True) for i in range(len(process.writes)))
     takes: tuple[tuple[int, bool], ...] = ((0, False),) if process.reads else ()
-    second: tuple[tuple[int, bool], ...] = ((1, False),) if joined else ()
+    second: tuple[tuple[int, bool], ...] = ((1, False),) if len(process.reads) > 1 else ()
     operations = ((), takes, second + sends, takes + second + sends)
     codes = reads.astype(np.int64) + 2 * writes.astype(np.int64)
-    times = np.arange(len(codes)) * gap
-    if process.kind == "window_taps":
-        times = times + _row_gaps(process)
     busy = np.nonzero(codes)[0]
-    at = times[busy]
+    gaps = np.diff(times[busy], prepend=-1)
     length = int(times[-1]) + gap
-    gaps = np.diff(at, prepend=at[-1] - length)
     return Schedule(gaps.tolist(), codes[busy].tolist(), operations, length, latency(process))
 
 
 def _iterations(pipeline: Pipeline, process: Process) -> tuple[Flags, Flags, int]:
-    """For each iteration whether it reads and whether it writes, and the cycles of an iteration."""
-    kind, tensor = process.kind, process.tensor
-    assert tensor is not None
+    """For each iteration of a frame whether it reads and whether it writes, and the cycles of an
+    iteration."""
+    kind = process.kind
     if kind in ("load", "store"):
         fifo = pipeline.fifos[(process.reads + process.writes)[0]]
         gap = math.ceil(fifo.lanes * max(8, fifo.type.bits) / 8 / BUS_BYTES)
@@ -71,11 +73,7 @@ def _iterations(pipeline: Pipeline, process: Process) -> tuple[Flags, Flags, int
         turn = np.tile(np.arange(process.times), wide)
         always = np.ones(len(turn), bool)
         return (always, turn == process.times - 1, 1) if kind == "widen" else (turn == 0, always, 1)
-    if kind == "window_taps":
-        return (*_window_taps(process), 1)
-    if kind == "window_whole":
-        return (*_window_whole(process), 1)
-    return (*_head(process), 1)
+    return (*(_window_whole(process) if kind == "window_whole" else _head(process)), 1)
 
 
 def _head(process: Process) -> tuple[Flags, Flags]:
@@ -95,26 +93,20 @@ def _head(process: Process) -> tuple[Flags, Flags]:
     return np.ones(len(turn), bool), turn == steps - 1
 
 
-def _rows(process: Process) -> list[tuple[int, int]]:
+def _window_taps(process: Process, frames: int) -> tuple[Flags, Flags, NDArray[np.int64]]:
+    """Reads, writes and times of all iterations: rows of a frame take in the first rows of the next."""
     layer, fold = process.layer, process.fold
     assert layer is not None
     assert fold is not None
     assert layer.window is not None
-    return window_rows(layer.window, layer.channels // fold.lanes)
-
-
-def _window_taps(process: Process) -> tuple[Flags, Flags]:
-    reads, writes = [], []
-    for loads, sends in _rows(process):
-        count = np.arange(max(loads, sends))
-        reads.append(count < loads)
-        writes.append(count < sends)
-    return np.concatenate(reads), np.concatenate(writes)
-
-
-def _row_gaps(process: Process) -> NDArray[np.int64]:
-    lengths = [max(pair) for pair in _rows(process)]
-    return np.repeat(np.arange(1, len(lengths) + 1) * ROW_GAP, lengths)
+    first, *rows = window_rows(layer.window, layer.channels // fold.lanes)
+    loads, sends = rows[-1]
+    run = [first, *rows * (frames - 1), *rows[:-1], (loads - first[0], sends)]
+    counts = [np.arange(max(pair)) for pair in run]
+    reads = np.concatenate([n < pair[0] for n, pair in zip(counts, run, strict=True)])
+    writes = np.concatenate([n < pair[1] for n, pair in zip(counts, run, strict=True)])
+    entered = np.repeat(np.arange(1, len(run) + 1) * ROW_GAP, [len(n) for n in counts])
+    return reads, writes, np.arange(len(reads)) + entered
 
 
 def _window_whole(process: Process) -> tuple[Flags, Flags]:

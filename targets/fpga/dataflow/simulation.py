@@ -56,7 +56,13 @@ def compile_and_run(
             mode = ["-DHARDY_PLAIN_INTEGERS"]
         else:
             # The constructors of ap_int touch what they are about to set, which g++ takes for an error.
-            mode = ["-isystem", str(ap_int_headers()), "-Wno-uninitialized", "-Wno-maybe-uninitialized"]
+            mode = [
+                "-O0",
+                "-isystem",
+                str(ap_int_headers()),
+                "-Wno-uninitialized",
+                "-Wno-maybe-uninitialized",
+            ]
         source = folder / "src"
         command = [
             compiler,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from hardy.targets.fpga.dataflow.emit.tail import Tail, braces
-from hardy.targets.fpga.dataflow.folding import Fold, folds_of, steps_of
+from hardy.targets.fpga.dataflow.folding import Fold, folds_of, rows_ahead, steps_of
 from hardy.targets.fpga.dataflow.layers import Layer, MaxPool, Product, Window
 from hardy.targets.fpga.dataflow.pipeline import Pipeline
 from hardy.targets.fpga.dataflow.ranges import Integers
@@ -90,7 +90,7 @@ def _window(layer: Layer, window: Window, fold: Fold) -> list[str]:
                 ("DILATION", window.dilations),
             )
         ],
-        _constants(PAD_TOP=top, PAD_LEFT=left, OUT_HEIGHT=rows, OUT_WIDTH=columns),
+        _constants(PAD_TOP=top, PAD_LEFT=left, OUT_HEIGHT=rows, OUT_WIDTH=columns, AHEAD=rows_ahead(window)),
         f"typedef {layer.input.range.cpp} In;",
         f"typedef {layer.x.cpp} Out;",
         f"static Out inside(In x) {{ return {'2 * x - 1' if layer.bit_inputs and layer.pads else 'x'}; }}",

@@ -19,13 +19,9 @@ class Tail:
         self.tables: list[str] = []
         self.statements: list[str] = []
         self.names: set[str] = set()
-        value = "sums.lane[pe]"
+        self.value = "sums.lane[pe]"
         for step, after, before in zip(layer.steps, layer.widths[1:], layer.widths, strict=False):
-            for name, type, expression in self._step(step, value, before, after):
-                name = self._unique(name)
-                self.statements.append(f"const {type} {name} = {expression};")
-                value = name
-        self.value = value
+            self._step(step, before, after)
 
     def _unique(self, name: str) -> str:
         base, i = name, 2
@@ -47,27 +43,28 @@ class Tail:
         ]
         return f"{name}[fold][pe]"
 
-    def _step(self, step: Step, x: str, before: Range, after: Range) -> list[tuple[str, str, str]]:
-        """Name, type and expression of the values that a step computes."""
+    def _let(self, name: str, type: str, expression: str) -> None:
+        """A statement that computes the next value."""
+        self.value = self._unique(name)
+        self.statements.append(f"const {type} {self.value} = {expression};")
+
+    def _step(self, step: Step, before: Range, after: Range) -> None:
+        x = self.value
         if isinstance(step, Affine):
             name = "scaled" if (step.scale != 1).any() else "biased"
-            return [(name, after.cpp, self._affine(x, step.scale, step.offset))]
-        if isinstance(step, Join):
+            self._let(name, after.cpp, self._affine(x, step.scale, step.offset))
+        elif isinstance(step, Join):
             addend = self._affine("second.lane[pe]", step.scale, step.offset)
-            return [("joined", after.cpp, f"{x} + ({addend})")]
-        if isinstance(step, RoundShift):
+            self._let("joined", after.cpp, f"{x} + ({addend})")
+        elif isinstance(step, RoundShift):
             half, shift = self._constant("half", step.half), self._constant("shift", step.shift)
-            return [
-                (
-                    "shifted",
-                    after.cpp,
-                    f"({x} + {half}) >> {shift if step.shift.size == 1 else f'int({shift})'}",
-                )
-            ]
-        if isinstance(step, Limit):
-            return self._limit(step, x, before, after)
-        assert isinstance(step, Threshold)
-        return [("bit", after.cpp, f"{x} >= {self._constant('least', step.least)} ? 1 : 0")]
+            shift = shift if step.shift.size == 1 else f"int({shift})"
+            self._let("shifted", after.cpp, f"({x} + {half}) >> {shift}")
+        elif isinstance(step, Limit):
+            self._limit(step, before)
+        else:
+            assert isinstance(step, Threshold)
+            self._let("bit", after.cpp, f"{x} >= {self._constant('least', step.least)} ? 1 : 0")
 
     def _affine(self, x: str, scale: Integers, offset: Integers) -> str:
         factor, addend = self._constant("scale", scale), self._constant("bias", offset)
@@ -76,29 +73,21 @@ class Tail:
             return product
         return f"{product} - {addend[1:]}" if addend.startswith("-") else f"{product} + {addend}"
 
-    def _limit(self, step: Limit, x: str, before: Range, after: Range) -> list[tuple[str, str, str]]:
-        result = []
+    def _limit(self, step: Limit, before: Range) -> None:
         low, high = before.low, before.high
-        for name, bound, sign in (("at_least", step.least, "<"), ("at_most", step.most, ">")):
-            if (bound <= low).all() if sign == "<" else (bound >= high).all():
-                continue
-            # Bounds that nothing reaches need not fit the type.
-            bound = np.clip(bound, low, high)
-            type = Range(low, high).cpp
-            limit = self._constant(name.removeprefix("at_"), bound)
-            result.append((name, type, f"{x} {sign} {type}({limit}) ? {type}({limit}) : {type}({x})"))
-            low, high = (
-                (max(low, int(bound.min())), high) if sign == "<" else (low, min(high, int(bound.max())))
-            )
-            x = self._next(name)
-        return result
+        if (step.least > low).any():
+            # A bound that never acts need not fit the type; one that always does must.
+            bound = np.maximum(step.least, low)
+            high = max(high, int(bound.max()))
+            self._bound("at_least", "<", bound, Range(low, high))
+            low = int(bound.min())
+        if (step.most < high).any():
+            bound = np.minimum(step.most, high)
+            self._bound("at_most", ">", bound, Range(min(low, int(bound.min())), high))
 
-    def _next(self, name: str) -> str:
-        """What `_unique` will make of a name."""
-        base, i = name, 2
-        while name in self.names:
-            name, i = f"{base}{i}", i + 1
-        return name
+    def _bound(self, name: str, sign: str, bound: Integers, type: Range) -> None:
+        limit, t = self._constant(name.removeprefix("at_"), bound), type.cpp
+        self._let(name, t, f"{self.value} {sign} {t}({limit}) ? {t}({limit}) : {t}({self.value})")
 
     def function(self) -> list[str]:
         """`tail` as a member of the layer's struct."""

@@ -1,32 +1,34 @@
 // Sliding windows over an image that comes row by row, a pixel's channels in GROUPS of LANES.
 //
 // A Window says: HEIGHT, WIDTH, GROUPS, LANES; for each axis KERNEL, STRIDE, DILATION and PAD before; OUT_HEIGHT and
-// OUT_WIDTH; types In and Out; `inside(x)` and `outside()`, which give an element of the result.
+// OUT_WIDTH; AHEAD, the most rows that are taken in at once; types In and Out; `inside(x)` and `outside()`, which give an element of the result.
 #pragma once
 
 #include "fifo.h"
 #include "integers.h"
 
 /// One tap at a time: for each position and group of channels, the taps in rows. While a row of positions is
-/// sent, the rows that the next one needs are taken in.
+/// sent, the rows that the next one needs are taken in: after the last row, those of the next frame.
 template <class W>
 void window_taps(int frames, hls::stream<Vec<typename W::In, W::LANES>>& in,
                  hls::stream<Vec<typename W::Out, W::LANES>>& out) {
   const int SPAN = (W::KERNEL_H - 1) * W::DILATION_H + 1;
-  const int ROWS = SPAN + W::STRIDE_H;
+  const int ROWS = SPAN + W::AHEAD;
   const int TAPS = W::KERNEL_H * W::KERNEL_W;
   const int SENT = W::OUT_WIDTH * W::GROUPS * TAPS;
   Vec<typename W::In, W::LANES> rows[ROWS * W::WIDTH * W::GROUPS];
 #pragma HLS aggregate variable=rows compact=bit
 #pragma HLS dependence variable=rows type=inter false
+  int taken = 0;  // rows of this frame and, at its end, of the next
+  int slot = 0;   // where the next row goes
   for (int frame = 0; frame < frames; ++frame) {
-    int taken = 0;  // rows so far
-    int slot = 0;   // where the next one goes
-    for (int y = -1; y < W::OUT_HEIGHT; ++y) {
-      // Rows that the positions of row y + 1 see; after the last row, all that are left.
-      const int end = (y + 1) * W::STRIDE_H - W::PAD_TOP + SPAN;
-      const int wanted = y == W::OUT_HEIGHT - 1 || end > W::HEIGHT ? int(W::HEIGHT) : end < 0 ? 0 : end;
-      const int loads = wanted > taken ? (wanted - taken) * W::WIDTH * W::GROUPS : 0;
+    for (int y = frame == 0 ? -1 : 0; y < W::OUT_HEIGHT; ++y) {
+      // Rows that the positions of row y + 1 see, of row 0 of the next frame after the last.
+      const bool last = y == W::OUT_HEIGHT - 1;
+      const int end = (last ? 0 : y + 1) * W::STRIDE_H - W::PAD_TOP + SPAN;
+      const int seen = end > W::HEIGHT ? int(W::HEIGHT) : end < 0 ? 0 : end;
+      const int wanted = !last ? seen : frame == frames - 1 ? int(W::HEIGHT) : W::HEIGHT + seen;
+      const int loads = (wanted - taken) * W::WIDTH * W::GROUPS;
       const int sends = y < 0 ? 0 : SENT;
       int place = 0;
       int x = 0, group = 0, tap_y = 0, tap_x = 0;
@@ -75,6 +77,7 @@ void window_taps(int frames, hls::stream<Vec<typename W::In, W::LANES>>& in,
         }
       }
     }
+    taken -= W::HEIGHT;
   }
 }
 
