@@ -17,9 +17,12 @@ from hardy.compiler.errors import HardyError
 from hardy.targets.fpga.dataflow.pipeline import Fifo, Pipeline
 from hardy.targets.fpga.dataflow.schedule import Schedule, schedule
 
-FRAMES = 3  # the last two show the interval between frames
+FRAMES = 3  # of a run; the last two show the interval between frames
 SLACK = 1.02  # of the interval, which FIFOs may cost
-SHALLOW = (2, 16, 32, 64)  # depths of ordinary FIFOs that are tried; up to 64 they are shift registers
+USUAL = 2
+# Depths of ordinary FIFOs that are tried, and rows of an image in front of a window that skips some: it sends
+# nothing for a while and then a row of windows at once.
+LEVELS = ((32, 0), (64, 0), (64, 1), (64, 2), (256, 2))
 
 
 class DeadlockError(HardyError):
@@ -49,23 +52,38 @@ class Depths:
 
 
 def find_depths(pipeline: Pipeline, interval: int) -> Depths:
-    """Depths for a pipeline whose slowest stage takes `interval` cycles a frame."""
+    """Depths for a pipeline whose slowest stage takes `interval` cycles a frame: of the levels that keep
+    the pace the first, or the best, and of it only what was used."""
     schedules = [schedule(pipeline, p, FRAMES) for p in pipeline.processes]
     least = _least(pipeline, schedules)
-    best: Depths | None = None
-    for shallow in SHALLOW:
-        depths = {n: max(shallow, least.get(n, 0)) for n in pipeline.fifos}
+    best: Timing | None = None
+    for shallow, rows in LEVELS:
+        room = {n: max(shallow, rows * tokens) for n, tokens in _before_windows(pipeline).items()}
+        depths = {**dict.fromkeys(pipeline.fifos, shallow), **room}
         # FIFOs that wait for another branch get all the room they ask for, which the other branch bounds.
-        free = {**depths, **{n: pipeline.fifos[n].tokens * FRAMES for n in least}}
-        timing = Run(pipeline, schedules, free).finish()
-        chosen = {**depths, **{n: max(timing.held[n], least[n], 2) for n in least}}
-        found = Depths(chosen, least, timing)
-        if best is None or timing.interval < best.timing.interval:
-            best = found
+        depths |= {n: pipeline.fifos[n].tokens * FRAMES for n in least}
+        timing = Run(pipeline, schedules, depths).finish()
+        if best is None or timing.interval < best.interval:
+            best = timing
         if timing.interval <= SLACK * interval:
             break
     assert best is not None
-    return best
+    # With no more than what was held at once, every token comes and goes at the same time as before.
+    chosen = {n: max(best.held[n], least.get(n, 0), USUAL) for n in pipeline.fifos}
+    return Depths(chosen, least, best)
+
+
+def _before_windows(pipeline: Pipeline) -> dict[str, int]:
+    """The FIFOs in front of windows that skip rows: the tokens of the rows between two positions."""
+    found = {}
+    for process in pipeline.processes:
+        if process.kind.startswith("window") and process.layer is not None:
+            window = process.layer.window
+            assert window is not None
+            if window.strides[0] > 1:
+                tokens = pipeline.fifos[process.reads[0]].tokens // window.size[0]
+                found[process.reads[0]] = tokens * window.strides[0]
+    return found
 
 
 def simulate(pipeline: Pipeline) -> Timing:
@@ -75,8 +93,8 @@ def simulate(pipeline: Pipeline) -> Timing:
 
 
 def _least(pipeline: Pipeline, schedules: list[Schedule]) -> dict[str, int]:
-    """The least depths above 2 that are needed to finish: a FIFO grows by a token when all are stuck."""
-    run = Run(pipeline, schedules, dict.fromkeys(pipeline.fifos, 2))
+    """The least depths above the usual one that are needed to finish: a FIFO grows when all are stuck."""
+    run = Run(pipeline, schedules, dict.fromkeys(pipeline.fifos, USUAL))
     grown: dict[str, int] = {}
     while not run.advance():
         name = run.bottleneck()
