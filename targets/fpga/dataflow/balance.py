@@ -20,6 +20,7 @@ Amounts = NDArray[np.int64]
 
 # Combinations that take the same part of DSP slices and block RAMs, in so many steps, compete by LUTs.
 GRID = 64
+NEARLY = 1.05
 
 
 def balance(
@@ -65,7 +66,7 @@ def combine(
     zero = np.zeros((1, len(limits)), np.int64)
     frontier = _Frontier(zero, np.zeros(1, np.int64), np.zeros(1, np.int64))
     history: list[_Frontier] = []
-    allowed = [[o for o in options if o.cycles <= interval] for options in layers]
+    allowed = [_smallest([o for o in options if o.cycles <= interval]) for options in layers]
     for options in allowed:
         if not options:
             return None
@@ -73,13 +74,28 @@ def combine(
         if not len(frontier.amounts):
             return None
         history.append(frontier)
-    shares = (frontier.amounts / np.maximum(limits, 1)).max(1)
-    place = int(shares.argmin())
+    shares = frontier.amounts / np.maximum(limits, 1)
+    largest = shares.max(1)
+    # Of those that are about as good in what is scarcest, the one that takes least altogether.
+    place = int(np.where(largest <= NEARLY * largest.min(), shares.sum(1), np.inf).argmin())
     chosen: list[Option] = []
     for options, step in zip(reversed(allowed), reversed(history), strict=True):
         chosen.append(options[int(step.choices[place])])
         place = int(step.parents[place])
     return tuple(reversed(chosen))
+
+
+def _smallest(options: list[Option]) -> list[Option]:
+    """The options that no other beats in every resource."""
+    if not options:
+        return []
+    amounts = np.array([o.resources.amounts for o in options])
+    order = np.lexsort(amounts.T[::-1])
+    kept: list[int] = []
+    for i in order:
+        if not (amounts[kept] <= amounts[i]).all(1).any():
+            kept.append(i)
+    return [options[i] for i in kept]
 
 
 def _extend(frontier: _Frontier, options: Amounts, limits: Amounts) -> _Frontier:

@@ -32,6 +32,7 @@ from hardy.targets.fpga.dataflow.resources import (
     popcount,
     ram,
     rom,
+    signed_input,
 )
 from hardy.targets.fpga.dataflow.steps import Affine, Join, Limit, RoundShift, Threshold
 
@@ -195,7 +196,7 @@ def _terms(layer: Layer, fold: Fold, terms: int) -> Resources:
         return popcount(terms)
     x, w = layer.x.bits, layer.w.bits
     if layer.sign_weights:
-        return Resources(lut=x // 2 * terms) + adder_tree(terms, x + 1)
+        return signed_input(x) * terms + adder_tree(terms, x + 1)
     return multiplier(x, w, fold.multiply) * terms + adder_tree(terms, x + w)
 
 

@@ -12,6 +12,9 @@ from dataclasses import dataclass
 
 # A RAMB18 as depths and widths (UG473, table 1-7).
 SHAPES = ((16384, 1), (8192, 2), (4096, 4), (2048, 9), (1024, 18), (512, 36))
+# LUTs, fitted to Yosys (docs/dataflow.md): for each pair of bits of a product, each bit that is multiplied by
+# -1, 0 or 1, each bit that is negated or not, each bit of a sum, and each pair of bits compared.
+PRODUCT_LUT, TERNARY_LUT, SIGN_LUT, ADDER_LUT, POPCOUNT_LUT = 1.55, 2.0, 1.2, 1.36, 2.2
 CONTROL_LUT, CONTROL_FF = 60, 80  # of a process: counters, handshakes
 KINDS = ("lut", "ff", "dsp", "bram")
 
@@ -83,20 +86,25 @@ def multiplier(a: int, b: int, where: str) -> Resources:
     if where == "dsp":
         return Resources(dsp=math.ceil(max(a, b) / 25) * math.ceil(min(a, b) / 18))
     if min(a, b) <= 2:
-        return Resources(lut=max(a, b) + 1)
-    return Resources(lut=a * b, ff=a + b)
+        return Resources(lut=math.ceil(TERNARY_LUT * (max(a, b) + 1)))
+    return Resources(lut=math.ceil(PRODUCT_LUT * a * b), ff=a + b)
+
+
+def signed_input(bits: int) -> Resources:
+    """A number of so many bits or its negative, as a sign says."""
+    return Resources(lut=math.ceil(SIGN_LUT * bits))
 
 
 def adder_tree(terms: int, width: int) -> Resources:
-    """A sum of `terms` numbers of `width` bits, a LUT for each bit of each addition."""
+    """A sum of `terms` numbers of `width` bits, by pairs."""
     lut, level = 0, 0
     while terms > 1:
         lut += terms // 2 * (width + level)
         terms -= terms // 2
         level += 1
-    return Resources(lut=lut, ff=lut // 2)
+    return Resources(lut=math.ceil(ADDER_LUT * lut), ff=lut // 2)
 
 
 def popcount(bits: int) -> Resources:
     """The number of equal bits in two words."""
-    return Resources(lut=math.ceil(1.1 * bits), ff=bits.bit_length() + bits // 3)
+    return Resources(lut=math.ceil(POPCOUNT_LUT * bits), ff=bits.bit_length() + bits // 3)

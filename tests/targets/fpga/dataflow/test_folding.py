@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import itertools
 
 import pytest
@@ -11,7 +10,7 @@ from hypothesis import strategies as st
 
 from hardy.targets.fpga.dataflow import Options, generate
 from hardy.targets.fpga.dataflow.balance import balance, combine
-from hardy.targets.fpga.dataflow.folding import Fold, Option, cycles, divisors
+from hardy.targets.fpga.dataflow.folding import Fold, Option, cycles, folds, layer_resources
 from hardy.targets.fpga.dataflow.resources import KINDS, Resources, block_rams, fifo, multiplier
 from hardy.targets.fpga.dataflow.schedule import schedule
 from tests.targets.fpga.dataflow import networks
@@ -35,22 +34,13 @@ def test_what_is_generated_fits_the_part_of_the_board_it_may_take() -> None:
         assert summed + report.surroundings == report.total
 
 
-def test_layers_are_no_faster_than_the_slowest_one_makes_useful() -> None:
+def test_no_layer_could_keep_the_pace_with_less_of_everything() -> None:
     design = generate(networks.cnn(), "pynq-z1")
     slowest = max(layer.cycles for layer in design.report.layers)
     for layer, fold in zip(design.pipeline.network.layers, design.pipeline.folds, strict=True):
-        if fold.pe > 1 or fold.lanes > 1:
-            # Of the foldings that keep the pace, a smaller one was not available in either direction.
-            smaller = [
-                f
-                for pe, lanes in itertools.product(divisors(fold.pe), divisors(fold.lanes))
-                if (pe, lanes) != (fold.pe, fold.lanes)
-                for f in [dataclasses.replace(fold, pe=pe, lanes=lanes)]
-                if fold.pe * fold.lanes >= 3 * pe * lanes
-            ]
-            assert all(
-                cycles(layer, f) > slowest for f in smaller if f.lanes == f.pe or fold.lanes != fold.pe
-            )
+        taken = layer_resources(layer, fold)
+        others = [layer_resources(layer, f) for f in folds(layer) if cycles(layer, f) <= slowest]
+        assert not [r for r in others if r != taken and r.fits(taken)]
 
 
 def test_a_rate_that_is_asked_for_is_met_by_less_hardware() -> None:
