@@ -37,7 +37,7 @@ TABLE: dict[type[Op], Entry] = {
     BinaryMatmul: Entry(products.check_binary, products.binary_matmul),
     ReduceSum: Entry(products.check_sum, products.reduce_sum),
     MaxPool: Entry(elementwise.check_pool, elementwise.max_pool),
-    RequantizeShift: Entry(elementwise.check_parameter, elementwise.requantize_shift),
+    RequantizeShift: Entry(elementwise.check_shift, elementwise.requantize_shift),
     PackBits: Entry(elementwise.check_parameter, elementwise.pack_bits),
     Add: Entry(elementwise.check_integers, elementwise.add),
     Sub: Entry(elementwise.check_integers, elementwise.add),

@@ -12,6 +12,7 @@ from torch import nn
 from hardy.compiler.interpret import run
 from hardy.compiler.ir import Graph
 from hardy.compiler.models import trace
+from hardy.compiler.ops.elementwise import Add, Max, Min
 from hardy.compiler.ops.quant import Dequantize, Quantize
 from hardy.compiler.types import DType, TensorType
 from hardy.passes import LowerBinary
@@ -136,6 +137,16 @@ def test_ports_can_be_streams() -> None:
 def test_files_are_the_same_when_made_twice() -> None:
     first, second = (generate(networks.cnn(12), "pynq-z1").files for _ in range(2))
     assert dict(first) == dict(second)
+
+
+def test_limits_that_always_act_or_never_do_are_exact() -> None:
+    net = Net((4,), low=-2, high=2)
+    y = net.dense(net.x, 4)
+    b = net.b
+    y = b(Max(), y, b.constant(torch.tensor([-5000, 0, 5000, 7], dtype=torch.int32)))
+    y = b(Min(), y, b.constant(torch.tensor([-4000, 5000, 6000, 9], dtype=torch.int32)))
+    graph = net.finish(b(Add(), y, net.random(4, dtype=torch.int32)))
+    expect_exact(generate(graph, "pynq-z1"), frames_of(graph, 4))
 
 
 def test_vectors_hold_what_the_testbench_is_to_find() -> None:
