@@ -44,7 +44,7 @@ void whole_image(int frames, hls::stream<Vec<typename Layer::X, Layer::PE>>& in,
                  const typename Layer::W (&weights)[Layer::PE][Layer::FOLDS * Layer::STEPS][1],
                  hls::stream<Joined>&... joined) {
 #pragma HLS array_partition variable=weights dim=1 complete
-  Vec<typename Layer::Acc, Layer::PE> sums[Layer::FOLDS];
+  Vec<typename Layer::Acc, Layer::PE> sums[Layer::FOLDS] HARDY_UNSET;
 #pragma HLS aggregate variable=sums compact=bit
   for (int frame = 0; frame < frames; ++frame) {
     for (int step = 0; step < Layer::STEPS; ++step) {

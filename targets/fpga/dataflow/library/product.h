@@ -18,7 +18,7 @@ void product(int frames, hls::stream<Vec<typename Layer::X, Layer::SIMD>>& in,
 #pragma HLS array_reshape variable=weights dim=3 complete
   typedef Vec<typename Layer::X, Layer::SIMD> Inputs;
   typedef Vec<typename Layer::Acc, Layer::PE> Sums;
-  Inputs kept[Layer::STEPS];
+  Inputs kept[Layer::STEPS] HARDY_UNSET;
 #pragma HLS aggregate variable=kept compact=bit
   Sums sums = Sums();
 #pragma HLS array_partition variable=sums.lane complete

@@ -16,7 +16,7 @@ void window_taps(int frames, hls::stream<Vec<typename W::In, W::LANES>>& in,
   const int ROWS = SPAN + W::AHEAD;
   const int TAPS = W::KERNEL_H * W::KERNEL_W;
   const int SENT = W::OUT_WIDTH * W::GROUPS * TAPS;
-  Vec<typename W::In, W::LANES> rows[ROWS * W::WIDTH * W::GROUPS];
+  Vec<typename W::In, W::LANES> rows[ROWS * W::WIDTH * W::GROUPS] HARDY_UNSET;
 #pragma HLS aggregate variable=rows compact=bit
 #pragma HLS dependence variable=rows type=inter false
   int taken = 0;  // rows of this frame and, at its end, of the next
@@ -93,11 +93,11 @@ void window_whole(int frames, hls::stream<Vec<typename W::In, W::LANES>>& in,
   const int END_H = PADDED_H > W::PAD_TOP + W::HEIGHT ? PADDED_H : W::PAD_TOP + W::HEIGHT;
   const int END_W = PADDED_W > W::PAD_LEFT + W::WIDTH ? PADDED_W : W::PAD_LEFT + W::WIDTH;
   typedef Vec<typename W::Out, W::LANES> Pixel;
-  Pixel lines[SPAN_H][END_W * W::GROUPS];
+  Pixel lines[SPAN_H][END_W * W::GROUPS] HARDY_UNSET;
 #pragma HLS array_partition variable=lines dim=1 complete
 #pragma HLS aggregate variable=lines compact=bit
 #pragma HLS dependence variable=lines type=inter false
-  Pixel taps[SPAN_H][SPAN_W][W::GROUPS];
+  Pixel taps[SPAN_H][SPAN_W][W::GROUPS] HARDY_UNSET;
 #pragma HLS array_partition variable=taps dim=1 complete
 #pragma HLS array_partition variable=taps dim=2 complete
 #pragma HLS aggregate variable=taps compact=bit

@@ -13,7 +13,7 @@ from hardy.compiler.interpret import run
 from hardy.compiler.ir import Graph
 from hardy.compiler.models import trace
 from hardy.compiler.ops.elementwise import Add, Max, Min
-from hardy.compiler.ops.quant import Dequantize, Quantize
+from hardy.compiler.ops.quant import Dequantize, IntegerConv, Quantize
 from hardy.compiler.types import DType, TensorType
 from hardy.passes import LowerBinary
 from hardy.targets.fpga.dataflow import Design, Options, generate
@@ -147,6 +147,15 @@ def test_limits_that_always_act_or_never_do_are_exact() -> None:
     y = b(Min(), y, b.constant(torch.tensor([-4000, 5000, 6000, 9], dtype=torch.int32)))
     graph = net.finish(b(Add(), y, net.random(4, dtype=torch.int32)))
     expect_exact(generate(graph, "pynq-z1"), frames_of(graph, 4))
+
+
+def test_one_input_for_several_folds_of_outputs_compiles_without_a_warning() -> None:
+    net = Net((1, 3, 3), low=-1, high=1)
+    signs = net.b.constant(torch.tensor([1, -1, 1], dtype=torch.int8).reshape(3, 1, 1, 1))
+    graph = net.finish(net.b(IntegerConv((1, 1), networks.NONE, (1, 1)), net.x, signs))
+    design = generate(graph, "pynq-z1", Options(frames_per_second=1000))
+    assert design.pipeline.folds[0].pe == design.pipeline.folds[0].simd == 1
+    expect_exact(design, frames_of(graph, 3))
 
 
 def test_vectors_hold_what_the_testbench_is_to_find() -> None:
