@@ -62,8 +62,8 @@ def check_parameter(node: Node) -> Support:
 def check_shift(node: Node) -> Support:
     """Shifts that are constant and within what the op means."""
     literal = node.operands[1].literal
-    if literal is not None and not bool(((literal.tensor >= 1) & (literal.tensor <= 31)).all()):
-        return no("shifts must lie in 1..31")
+    if literal is not None and not bool(((literal.tensor >= 0) & (literal.tensor <= 31)).all()):
+        return no("shifts must lie in 0..31")
     return check_parameter(node)
 
 

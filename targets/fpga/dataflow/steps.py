@@ -81,13 +81,13 @@ class Limit(Step):
 
 @dataclass(frozen=True, eq=False)
 class RoundShift(Step):
-    """(x + 2^(shift - 1)) >> shift, shift i64 [channels] (or [1]), at least 1."""
+    """(x + 2^(shift - 1)) >> shift, shift i64 [channels] (or [1]); a shift of 0 adds nothing."""
 
     shift: Integers
 
     @property
     def half(self) -> Integers:
-        return np.left_shift(np.int64(1), self.shift - 1)
+        return np.left_shift(np.int64(1), self.shift) >> 1
 
     def bounds(self, low: Integers, high: Integers) -> Bounds:
         return (low + self.half) >> self.shift, (high + self.half) >> self.shift
