@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -47,13 +48,13 @@ class Case:
 
 
 @st.composite
-def cases(draw: st.DrawFn, *, relaxed: bool = False) -> Case:
-    """Programs in the portable subset.
+def cases(draw: st.DrawFn, *, relaxed: bool = False, configs: Sequence[Config] = CHOICES) -> Case:
+    """Programs in the portable subset, for one of the configurations.
 
     Where `relaxed`, some pairs of tokens are left out, so that instructions run beside one another, and race
     where they touch the same memory.
     """
-    config = draw(st.sampled_from(CHOICES))
+    config = draw(st.sampled_from(configs))
     line = _Line(draw, config)
     for _ in range(draw(st.integers(1, 12))):
         draw(
