@@ -11,7 +11,8 @@
 inline Int<32> shift(Int<32> a, Int<32> operand) {
 #pragma HLS inline
   const int by = static_cast<int>(UInt<32>(operand) & 31);
-  return by < 16 ? Int<32>(a >> by) : Int<32>(UInt<32>(UInt<32>(a) << (32 - by)));
+  const UInt<32> word = UInt<32>(a) & 0xffffffffu;
+  return by < 16 ? Int<32>(a >> by) : Int<32>(word << (32 - by));
 }
 
 inline Int<32> operate(UInt<3> opcode, Int<32> a, Int<32> b) {
