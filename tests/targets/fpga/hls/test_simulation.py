@@ -16,6 +16,7 @@ from hardy.targets.fpga.board import find_board
 from hardy.targets.fpga.config import Config, find_config
 from hardy.targets.fpga.hls import csim, simulate_hls
 from hardy.targets.fpga.isa import (
+    NO_TOKENS,
     Alu,
     AluOpcode,
     Buffer,
@@ -82,6 +83,34 @@ def test_the_other_indices_of_a_reset_mean_nothing() -> None:
     code = encode(program, SMALL)
     after = simulate_hls(code, image, SMALL)
     np.testing.assert_array_equal(after[1 << 15 :][: 8 * SMALL.out_bytes], 0)
+
+
+def test_a_reset_leaves_the_output_buffer_alone() -> None:
+    program, image = product(SMALL)
+    alu = program[5]
+    assert isinstance(alu, Alu)
+    reset = Gemm((0, 8), reset=True, tokens=alu.tokens)
+    both = [*program[:5], replace(alu, tokens=NO_TOKENS), reset, *program[6:]]
+    expected = simulate(encode(program, SMALL), image, SMALL)
+    np.testing.assert_array_equal(simulate_hls(encode(both, SMALL), image, SMALL), expected)
+
+
+@pytest.mark.parametrize("ap_types", [False, pytest.param(True, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("by", [-16, -15, -1, 0, 1, 14, 15])
+def test_shifts_go_both_ways_over_the_whole_range(by: int, ap_types: bool) -> None:
+    program, image = product(SMALL)
+    program[4:6] = [
+        replace(i, tokens=t)
+        for i, t in zip(
+            [Alu(AluOpcode.SHR, (0, 8), imm=by), Alu(AluOpcode.SHR, (0, 8), imm=12)],
+            (program[4].tokens, program[5].tokens),
+            strict=True,
+        )
+    ]
+    sums = image.view(np.int32)[8 * 4 : 16 * 4]
+    shifted = sums >> by if by >= 0 else (sums.astype(np.int64) << -by).astype(np.int32)
+    after = simulate_hls(encode(program, SMALL), image, SMALL, ap_types=ap_types)
+    np.testing.assert_array_equal(after[1 << 15 :].view(np.int8)[:32], (shifted >> 12).astype(np.int8))
 
 
 def test_an_accumulator_that_was_only_loaded_is_not_stored() -> None:
