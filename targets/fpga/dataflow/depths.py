@@ -17,7 +17,9 @@ from hardy.compiler.errors import HardyError
 from hardy.targets.fpga.dataflow.pipeline import Fifo, Pipeline
 from hardy.targets.fpga.dataflow.schedule import Schedule, schedule
 
-FRAMES = 3  # of a run; the last two show the interval between frames
+# Of a run. The middle two show the interval: the first frame finds everything empty, and the last has none
+# behind it whose rows its windows would take in.
+FRAMES = 4
 SLACK = 1.02  # of the interval, which FIFOs may cost
 USUAL = 2
 # Depths of ordinary FIFOs that are tried, and rows of an image in front of a window that skips some: it sends
@@ -137,7 +139,7 @@ class Run:
         ]
         ends = [max(times[len(times) * (i + 1) // FRAMES - 1] for times in last) for i in range(FRAMES)]
         held = {n: _held(w, r) for n, w, r in zip(self.names, self.written, self.read, strict=True)}
-        return Timing(ends[0] + 1, ends[-1] - ends[-2], held)
+        return Timing(ends[0] + 1, ends[-2] - ends[-3], held)
 
     def advance(self) -> bool:
         """Go on until every process has ended (true) or none can go on (false)."""

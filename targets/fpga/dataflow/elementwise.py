@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 
 from hardy.compiler.ir import Node
+from hardy.compiler.ops.activation import Clamp, Relu
 from hardy.compiler.ops.binary import PackBits
 from hardy.compiler.ops.elementwise import Cast, Max, Mul, Neg, ShiftLeft, Sub
 from hardy.compiler.ops.pool import MaxPool as MaxPoolOp
@@ -155,6 +157,17 @@ def limit(tracer: Tracer, node: Node) -> Traced:
     else:
         step = Limit(np.full(1, least, np.int64), bound)
     return tracer.add_step(node, x, step)
+
+
+def clamp(tracer: Tracer, node: Node) -> Traced:
+    """Limits that are attributes; the op is relu or clamp."""
+    op = node.op
+    assert isinstance(op, Relu | Clamp)
+    least, most = node.type.dtype.range
+    low = 0 if isinstance(op, Relu) else math.ceil(max(op.low, least))
+    high = most if isinstance(op, Relu) else math.floor(min(op.high, most))
+    step = Limit(np.full(1, low, np.int64), np.full(1, high, np.int64))
+    return tracer.add_step(node, tracer.values[node.operands[0]], step)
 
 
 def requantize_shift(tracer: Tracer, node: Node) -> Traced:

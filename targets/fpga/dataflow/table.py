@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from hardy.compiler.ir import Constant, Input, Node, Op
+from hardy.compiler.ops.activation import Clamp, Relu
 from hardy.compiler.ops.binary import BinaryConv, BinaryMatmul, PackBits
 from hardy.compiler.ops.elementwise import Add, Cast, Max, Min, Mul, Neg, ShiftLeft, Sub
 from hardy.compiler.ops.pool import MaxPool
@@ -46,6 +47,8 @@ TABLE: dict[type[Op], Entry] = {
     Neg: Entry(elementwise.check_integers, elementwise.scale),
     Max: Entry(elementwise.check_with_constant, elementwise.limit),
     Min: Entry(elementwise.check_with_constant, elementwise.limit),
+    Relu: Entry(elementwise.check_integers, elementwise.clamp),
+    Clamp: Entry(elementwise.check_integers, elementwise.clamp),
     Cast: Entry(elementwise.check_integers, elementwise.cast),
     Reshape: Entry(elementwise.check_integers, elementwise.reshape),
     Transpose: Entry(elementwise.check_integers, elementwise.transpose),

@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import nn
 
+from hardy.compiler.driver import compile
 from hardy.compiler.interpret import run
 from hardy.compiler.ir import Graph
 from hardy.compiler.models import trace
@@ -17,6 +18,7 @@ from hardy.compiler.ops.quant import Dequantize, IntegerConv, Quantize
 from hardy.compiler.types import DType, TensorType
 from hardy.passes import LowerBinary
 from hardy.targets.fpga.dataflow import Design, Options, generate
+from tests.shift_device import ShiftTarget
 from tests.targets.fpga.dataflow import networks
 from tests.targets.fpga.dataflow.networks import Net
 
@@ -123,6 +125,31 @@ def test_the_host_quantizes_before_and_dequantizes_after() -> None:
     design = generate(graph, "pynq-z1")
     assert design.parts.on_host == ["quantize", "dequantize"]
     expect_exact(design, [{"x": torch.randn(1, 6) * 10} for _ in range(3)])
+
+
+class Block(nn.Module):
+    """A skip connection, a stride, a pool and a mean."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b = nn.Conv2d(1, 4, 3, padding=1), nn.Conv2d(4, 4, 3, padding=1)
+        self.c, self.d = nn.Conv2d(4, 8, 3, stride=2, padding=1), nn.Linear(8, 5)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = torch.relu(self.a(x))
+        x = torch.relu(x + self.b(x))
+        x = torch.max_pool2d(torch.relu(self.c(x)), 2)
+        return self.d(x.mean((2, 3)))
+
+
+def test_a_torch_module_quantized_by_powers_of_two_is_exact_from_end_to_end() -> None:
+    torch.manual_seed(0)
+    data = [(torch.randn(1, 1, 12, 12),) for _ in range(4)]
+    artifact = compile(Block().eval(), data[0], target=ShiftTarget(), preset="int8", calibration=data)
+    design = generate(artifact.graph, "pynq-z1")
+    assert design.parts.on_host == ["quantize", "dequantize"]
+    (name,) = artifact.graph.input_names
+    expect_exact(design, [{name: x} for (x,) in data])
 
 
 def test_ports_can_be_streams() -> None:
