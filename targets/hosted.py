@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -43,6 +43,13 @@ class HostedTarget(Target):
     @abstractmethod
     def takes(self, node: Node) -> Support:
         """Whether the device itself computes a node."""
+
+    def choose(self, graph: Graph) -> Set[Node]:
+        """The nodes of a graph that the device computes: by default those that it takes."""
+        return {n for n in graph.nodes if not isinstance(n.op, Input | Constant) and self.takes(n)}
+
+    def check_plan(self, plan: Plan) -> None:
+        """Raise UnsupportedError for a plan that the device cannot carry out; by default it takes all."""
 
     @abstractmethod
     def lower_part(self, graph: Graph) -> Package:
@@ -91,7 +98,9 @@ class HostedTarget(Target):
         return self.host.check()
 
     def _plan(self, graph: Graph) -> Plan:
-        plan = plan_stages(graph, lambda node: self.device_name if self.takes(node) else self.host.name)
+        chosen = self.choose(graph)
+        plan = plan_stages(graph, lambda node: self.device_name if node in chosen else self.host.name)
+        self.check_plan(plan)
         if not any(stage.device == self.device_name for stage in plan.stages):
             refusals = [
                 Refusal(n.op.name, n.source, self.takes(n).reason)

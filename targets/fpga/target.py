@@ -1,7 +1,7 @@
 """FPGA boards with VTA, the tensor accelerator, as targets.
 
 `fpga:pynq-z1` is a board with its published configuration, `fpga:pynq-z1/1x8` with another one;
-`fpga:zcu104+cpu:avx2` names the host.
+`fpga:zcu104+cpu:avx2` names the host. `fpga:dataflow:zcu104` is a dedicated accelerator (dataflow/target.py).
 """
 
 from __future__ import annotations
@@ -19,19 +19,12 @@ from hardy.targets.fpga.board import Board, find_board
 from hardy.targets.fpga.config import Config, find_config
 from hardy.targets.fpga.form_layers import KIND, FormLayers
 from hardy.targets.fpga.lower.layer import Layer
+from hardy.targets.fpga.scheme import SCHEME
 from hardy.targets.hosted import HostedTarget, parse_host
-from hardy.targets.target import YES, Device, Loaded, Package, QuantizationScheme, Runner, Support, Target, no
+from hardy.targets.target import YES, Device, Loaded, Package, Runner, Support, Target, no
 
 DATAFLOW = "dataflow"
 DEFAULT_BOARD = "pynq-z1"
-# What the accelerator computes with: symmetric i8, a power of two for each tensor and output channel.
-SCHEME = QuantizationScheme(
-    activations=DType.i8,
-    weights=DType.i8,
-    symmetric_activations=True,
-    per_channel=True,
-    power_of_two_scales=True,
-)
 
 
 @dataclass(frozen=True)
@@ -47,6 +40,11 @@ class FpgaTarget(HostedTarget):
 
     @classmethod
     def create(cls, argument: str) -> Target:
+        kind, _, rest = argument.partition(":")
+        if kind == DATAFLOW:
+            from hardy.targets.fpga.dataflow.target import DataflowTarget
+
+            return DataflowTarget.create(rest)
         device, host = parse_host(argument)
         name, _, config = device.partition("/")
         board = find_board(name or DEFAULT_BOARD)

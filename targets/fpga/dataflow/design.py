@@ -25,12 +25,12 @@ from hardy.targets.fpga.dataflow.emit import layers as emit_layers
 from hardy.targets.fpga.dataflow.emit import scripts, top
 from hardy.targets.fpga.dataflow.host import Split, split
 from hardy.targets.fpga.dataflow.pipeline import Pipeline, build
-from hardy.targets.fpga.dataflow.ranges import Integers
 from hardy.targets.fpga.dataflow.refusal import too_large, too_slow
 from hardy.targets.fpga.dataflow.report import Report, budget_of, report, surroundings
 from hardy.targets.fpga.dataflow.resources import Resources
-from hardy.targets.fpga.dataflow.simulation import compile_and_run
-from hardy.targets.fpga.dataflow.trace import Interface, Traffic, trace
+from hardy.targets.fpga.dataflow.simulation import CSimulation
+from hardy.targets.fpga.dataflow.streams import from_stream, to_stream
+from hardy.targets.fpga.dataflow.trace import Traffic, trace
 
 LIBRARY = ("depthwise.h", "fifo.h", "integers.h", "product.h", "route.h", "simulation.h", "window.h")
 VECTORS = 2  # frames that co-simulation runs at most
@@ -102,16 +102,16 @@ class Design:
         ports = top.ports(self.pipeline)
         types = {p.name: p.stored.removesuffix("_t") for p in ports}
         given = {
-            p.name: np.concatenate([_to_stream(i, values[i.value]) for values in known])
+            p.name: np.concatenate([to_stream(values[i.value], i.order, i.bits) for values in known])
             for p, i in zip([p for p in ports if p.is_input], self.traffic.inputs, strict=True)
         }
         outputs = [p.name for p in ports if not p.is_input]
-        made = compile_and_run(self.files, given, types, outputs, plain_integers)
+        made = CSimulation(self.files, plain_integers).run(given, types, outputs)
         results = []
         for k, values in enumerate(known):
             for i, port in zip(self.traffic.outputs, outputs, strict=True):
                 stream = made[port].reshape(len(frames), -1)[k]
-                values[i.value] = _from_stream(i, stream)
+                values[i.value] = from_stream(stream, i.order, i.value.type)
             results.append(self._after(values))
         return results
 
@@ -124,7 +124,7 @@ class Design:
         for inputs in frames:
             values = self._compute(self.parts.core, self._before(inputs))
             for port, i in zip(top.ports(self.pipeline), interfaces, strict=True):
-                data = _to_stream(i, values[i.value]).astype(port.stored.removesuffix("_t"))
+                data = to_stream(values[i.value], i.order, i.bits).astype(port.stored.removesuffix("_t"))
                 parts.setdefault(f"vectors/{port.name}.bin", []).append(data.tobytes())
         return {path: b"".join(data) for path, data in parts.items()}
 
@@ -192,21 +192,6 @@ def _fit(
             goal = goal * interval // depths.timing.interval
         reserve = Resources(*map(max, zip(reserve.amounts, around.amounts, strict=True)))
     raise too_large(layers, choices, left, board, reserve)
-
-
-def _to_stream(interface: Interface, value: torch.Tensor) -> Integers:
-    """A value's elements in the order of its stream; packed ones as bits."""
-    data = value.numpy()
-    if interface.bits:
-        data = np.unpackbits(data, axis=-1, count=interface.bits, bitorder="little")
-    return data.reshape(-1)[interface.order.reshape(-1)].astype(np.int64)
-
-
-def _from_stream(interface: Interface, stream: Integers) -> torch.Tensor:
-    type = interface.value.type
-    data = np.empty_like(stream)
-    data[interface.order.reshape(-1)] = stream
-    return torch.from_numpy(data.reshape(type.shape)).to(type.dtype.torch)
 
 
 def _files(design: Design) -> Mapping[str, bytes]:

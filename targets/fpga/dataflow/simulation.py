@@ -31,23 +31,19 @@ def ap_int_headers() -> Path:
     return Path(spec.submodule_search_locations[0]) / "templates" / "vivado" / "ap_types"
 
 
-def compile_and_run(
-    files: Mapping[str, bytes],
-    inputs: Mapping[str, Array],
-    types: Mapping[str, str],
-    outputs: Sequence[str],
-    plain: bool,
-) -> dict[str, Array]:
-    """The contents of the output ports for those of the input ports; `types` are the elements' by port.
+class CSimulation:
+    """The C++ of an accelerator, compiled by g++ into a folder of its own, which lasts as long as this does.
 
-    DeadlockError names the FIFOs if the network stops halfway; TargetError where there is no compiler, or it
+    `plain` takes the machine's own integers instead of ap_int. TargetError where there is no compiler, or it
     refuses the code.
     """
-    compiler = shutil.which("g++")
-    if compiler is None:
-        raise TargetError("C simulation needs g++", hint="install it, for instance apt-get install g++")
-    with tempfile.TemporaryDirectory(prefix="hardy-") as name:
-        folder = Path(name)
+
+    def __init__(self, files: Mapping[str, bytes], plain: bool = True) -> None:
+        compiler = shutil.which("g++")
+        if compiler is None:
+            raise TargetError("C simulation needs g++", hint="install it, for instance apt-get install g++")
+        self._folder = tempfile.TemporaryDirectory(prefix="hardy-")
+        folder = Path(self._folder.name)
         for path, data in files.items():
             target = folder / path
             target.parent.mkdir(parents=True, exist_ok=True)
@@ -72,14 +68,22 @@ def compile_and_run(
             str(source / "top.cpp"),
             str(source / "testbench.cpp"),
         ]
-        program = folder / "testbench"
-        _run([*command, "-o", str(program)], "the C++ does not compile")
-        vectors = folder / "run"
-        vectors.mkdir()
-        for port, values in inputs.items():
-            values.astype(types[port]).tofile(vectors / f"{port}.bin")
-        _run([str(program), "write", str(vectors)], "C simulation failed")
-        return {p: np.fromfile(vectors / f"{p}.bin", types[p]).astype(np.int64) for p in outputs}
+        self._program = folder / "testbench"
+        _run([*command, "-o", str(self._program)], "the C++ does not compile")
+
+    def run(
+        self, inputs: Mapping[str, Array], types: Mapping[str, str], outputs: Sequence[str]
+    ) -> dict[str, Array]:
+        """The contents of the output ports for those of the input ports; `types` are the elements' by port.
+
+        DeadlockError names the FIFOs if the network stops halfway.
+        """
+        with tempfile.TemporaryDirectory(dir=self._folder.name) as name:
+            vectors = Path(name)
+            for port, values in inputs.items():
+                values.astype(types[port]).tofile(vectors / f"{port}.bin")
+            _run([str(self._program), "write", str(vectors)], "C simulation failed")
+            return {p: np.fromfile(vectors / f"{p}.bin", types[p]).astype(np.int64) for p in outputs}
 
 
 def _run(command: Sequence[str], what: str) -> None:
