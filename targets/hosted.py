@@ -81,6 +81,10 @@ class HostedTarget(Target):
 
         return open_bundle(artifact, load)
 
+    def device_files(self) -> Mapping[str, bytes]:
+        """Files that make the device what it is, for the artifact's folder `device/`; by default none."""
+        return {}
+
     def draw_part(self, part: Loaded, path: Path) -> None:
         """Draw the timeline of one lowered stage."""
         raise UsageError(f"{self.name} has no timeline of a program")
@@ -130,6 +134,7 @@ class HostedTarget(Target):
         package = bundle(lowered.plan, lowered.stages)
         shares = {d: lowered.plan.share(d) for d in dict.fromkeys(s.device for s in lowered.plan.stages)}
         files = {**package.files, "plan.txt": show_plan(lowered.plan).encode()}
+        files |= {f"device/{path}": data for path, data in self.device_files().items()}
         return Package(files, package.weights, {**package.manifest, "macs_share": shares}, package.segments)
 
 

@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -122,6 +123,12 @@ class FpgaTarget(HostedTarget):
         from hardy.targets.fpga.runner import VtaRunner
 
         return VtaRunner(part, self.config)
+
+    def device_files(self) -> Mapping[str, bytes]:
+        """The accelerator as HLS C++; TargetError where its configuration does not fit the board."""
+        from hardy.targets.fpga.hls.generate import generate
+
+        return generate(self.config, self.board)
 
     def draw_part(self, part: Loaded, path: Path) -> None:
         from hardy.targets.fpga.package import draw_timeline

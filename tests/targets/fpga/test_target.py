@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -13,6 +14,9 @@ from hardy.compiler.artifact import Artifact
 from hardy.compiler.errors import TargetError, UnsupportedError
 from hardy.compiler.interpret import evaluate
 from hardy.compiler.pipeline import random_inputs
+from hardy.targets.fpga import simulate
+from hardy.targets.fpga.config import find_config
+from hardy.targets.fpga.hls import simulate_hls
 from hardy.targets.target import find_target
 
 SMALL = "fpga:pynq-z1/1x8"
@@ -108,6 +112,25 @@ def test_the_files_of_a_stage_say_what_they_are(tmp_path: Path) -> None:
     readme = (folder / "README.md").read_text()
     assert f"{len(code) // 16} instructions" in readme
     assert (folder / "disassembly.txt").read_text().count("\n") == len(code) // 16
+
+
+def test_the_accelerator_comes_with_the_program_as_hls_cpp(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    compiled(Net(), tmp_path / "net")
+    device = tmp_path / "net" / "target" / "device"
+    stage = tmp_path / "net" / "target" / "stages" / "1-vta"
+    assert (device / "hls.tcl").exists()
+    config = find_config("1x8")
+    rng = np.random.default_rng(0)
+    manifest = hardy.load(tmp_path / "net").manifest["target"]["package"]["stages"][1]["package"]
+    dram = np.fromfile(stage / "dram.bin", np.uint8)
+    for place in manifest["inputs"]:
+        n, c, rows, columns = place["shape"]
+        size = n * -(-c // config.block) * config.block * rows * columns
+        dram[place["offset"] : place["offset"] + size] = rng.integers(0, 256, size)
+    code = (stage / "instructions.bin").read_bytes()
+    ours = simulate(code, dram, config)
+    np.testing.assert_array_equal(simulate_hls(code, dram, config), ours)
 
 
 def test_the_same_model_gives_the_same_bytes(tmp_path: Path) -> None:
