@@ -74,6 +74,7 @@ def moments_of_inputs(
     for layer in found:
         waiting.setdefault(input_key(layer), []).append(layer)
     groups = list(waiting.values())
+    limit = samples.limit or 0
     while groups:
         size = _count_within(groups, memory)
         wave, groups = groups[:size], groups[size:]
@@ -82,7 +83,7 @@ def moments_of_inputs(
         for group, moments in zip(wave, inputs, strict=True):
             watched.setdefault(group[0].x, []).append(moments)
         cut = graph_up_to(graph, list(watched))
-        observe(cut, samples, watched, lambda n: tell("calibrate", n, n), compute)
+        observe(cut, samples, watched, lambda n: tell("calibrate", n, max(n, limit)), compute)
         for group, moments in zip(wave, inputs, strict=True):
             yield group, moments
             moments.total = moments.absolute = moments.sums = torch.zeros(())

@@ -56,7 +56,9 @@ class SmoothQuant(Pass):
             )
         samples = open_samples(self.calibration, graph.input_types())
         samples = samples if self.samples is None else samples.first(self.samples)
-        observe(graph, samples, {x: [seen] for x, _, _, seen in work}, lambda n: tell("calibrate", n, n))
+        limit = samples.limit or 0
+        watched = {x: [seen] for x, _, _, seen in work}
+        observe(graph, samples, watched, lambda n: tell("calibrate", n, max(n, limit)))
         report = []
         # Last ones first: dividing the input of one layer changes the weights of the layer before it.
         for _, group, edits, seen in reversed(work):

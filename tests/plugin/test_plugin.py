@@ -77,6 +77,7 @@ def test_installed_target_is_listed(site: Path) -> None:
     assert row == {
         "name": "accumulator",
         "device": "accumulator machine",
+        "features": [],
         "summary": "an accumulator machine, simulated with NumPy",
         "missing": [],
     }
