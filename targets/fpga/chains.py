@@ -22,13 +22,10 @@ from hardy.compiler.ops.quant import IntegerConv, IntegerMatmul, RequantizeShift
 from hardy.compiler.ops.shape import Reshape
 from hardy.compiler.types import DType, TensorType
 from hardy.targets.fpga.lower.layer import NO_PADS, Array, Layer, MaxPool, Shape
+from hardy.targets.fpga.pictures import NoLayerError, as_picture
 
 CHANNELS = 1  # the axis of the channels, or of a matrix's columns
 Users = Mapping[Value, Sequence[Node]]
-
-
-class NoLayerError(Exception):
-    """An op is part of no layer; the message says why."""
 
 
 @dataclass(frozen=True)
@@ -60,19 +57,22 @@ def layer_of(group: Graph) -> Chain:
     start = next((n for n in group.nodes if starts_chain(n, users)), None)
     if start is None:
         raise NoLayerError("it holds no requantize_shift and no sum")
-    chain = find_chain(start, users, set(group.outputs))
+    chain = find_chain(start, users, set(group.outputs), grouped=True)
     computing = {n for n in group.nodes if not isinstance(n.op, Input | Constant)}
     if set(chain.members) != computing:
         raise NoLayerError("it holds more than one layer")
     return chain
 
 
-def find_chain(start: Node, users: Users, outputs: Set[Value], pools: bool = True) -> Chain:
+def find_chain(
+    start: Node, users: Users, outputs: Set[Value], pools: bool = True, grouped: bool = False
+) -> Chain:
     """The layer around a node that starts a chain; NoLayerError says why there is none.
 
-    Without `pools`, a max pool behind a sum is left for a layer of its own.
+    Without `pools`, a max pool behind a sum is left for a layer of its own. `grouped` says that the nodes are
+    a group's body, whose inputs are the accelerator's own.
     """
-    seeker = _Seeker(users, outputs, pools or isinstance(start.op, MaxPoolOp))
+    seeker = _Seeker(users, outputs, pools or isinstance(start.op, MaxPoolOp), grouped)
     if isinstance(start.op, RequantizeShift):
         seeker.requantized(start)
     elif start.type.dtype is DType.i32:
@@ -89,6 +89,7 @@ class _Seeker:
     users: Users
     outputs: Set[Value]
     pools: bool
+    grouped: bool
     members: list[Node] = field(default_factory=list)
     product: Node | None = None
     biases: list[Array] = field(default_factory=list)
@@ -141,7 +142,7 @@ class _Seeker:
                 raise NoLayerError("it adds two products")
             self.product = x.node
             flat = x.node.operands[0]
-            if isinstance(op, IntegerMatmul) and _flattens(flat) and self._is_single(flat):
+            if isinstance(op, IntegerMatmul) and self._flattens(flat) and self._is_single(flat):
                 self.members.append(flat.node)
         elif isinstance(op, Cast | ShiftLeft | Mul):
             self._residual(x, result)
@@ -165,6 +166,19 @@ class _Seeker:
             raise NoLayerError(f"its sum broadcasts {node.type}")
         self.members.append(node)
         self.residuals.append((node.operands[0], shift))
+
+    def _flattens(self, x: Value) -> bool:
+        """Whether a matrix of one row is a picture or signal that the accelerator made.
+
+        The host flattens what it gives itself: few channels then need not fill a block for each position.
+        """
+        if not isinstance(x.op, Reshape) or x.type.rank != 2 or x.type.shape[0] != 1:
+            return False
+        picture = x.node.operands[0]
+        if picture.type.rank not in (3, 4) or picture.type.shape[0] != 1:
+            return False
+        made = picture.node.operands
+        return self.grouped or (bool(made) and all(v.type.dtype.is_integer for v in made))
 
     def _is_single(self, x: Value) -> bool:
         return x not in self.outputs and len(self.users.get(x, ())) == 1
@@ -270,14 +284,6 @@ def _ordered(members: Sequence[Node]) -> list[Node]:
     return result
 
 
-def _flattens(x: Value) -> bool:
-    """Whether a matrix of one row is a picture or signal."""
-    if not isinstance(x.op, Reshape) or x.type.rank != 2 or x.type.shape[0] != 1:
-        return False
-    before = x.node.operands[0].type
-    return before.rank in (3, 4) and before.shape[0] == 1
-
-
 def _product(node: Node, name: str, members: Set[Node]) -> tuple[Layer, Value]:
     """The layer of a product alone; a matrix product of a flattened picture is a convolution by a window
     as large as the picture."""
@@ -323,36 +329,6 @@ def _widening(name: str, shape: Shape, shift: Array) -> Layer:
         raise NoLayerError(f"it shifts its only operands left by {int(shift.max())}, the most is 6")
     weights = np.broadcast_to(np.int8(1) << shift.astype(np.int8), (shape[1],)).reshape(-1, 1, 1, 1)
     return Layer(name, shape, np.ascontiguousarray(weights, np.int8), padding=NO_PADS, groups=shape[1])
-
-
-def as_picture(x: Value) -> Shape:
-    """A tensor's shape as (batch, channels, rows, columns).
-
-    Rows of a matrix are rows of a picture one column wide, so that they share weights, and its columns are
-    channels; a signal has one row.
-    """
-    shape = x.type.shape
-    if len(shape) == 4:
-        return shape[0], shape[1], shape[2], shape[3]
-    if len(shape) == 3:
-        return shape[0], shape[1], 1, shape[2]
-    if len(shape) == 2:
-        return 1, shape[1], shape[0], 1
-    raise NoLayerError(f"it reads a tensor of {len(shape)} axes")
-
-
-def to_picture(array: Array) -> Array:
-    """A tensor's elements in the shape that `as_picture` says."""
-    if array.ndim == 2:
-        return array.T[None, :, :, None]
-    return array if array.ndim == 4 else array[:, :, None, :]
-
-
-def from_picture(picture: Array, rank: int) -> Array:
-    """The tensor of so many axes that a picture stands for."""
-    if rank == 2:
-        return picture[0, :, :, 0].T
-    return picture if rank == 4 else picture[:, :, 0, :]
 
 
 def _of_channels(tensor: Tensor, result: TensorType, what: str) -> Array:

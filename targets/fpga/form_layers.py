@@ -13,8 +13,9 @@ from hardy.compiler.notes import note
 from hardy.compiler.ops.group import Group
 from hardy.compiler.pipeline import Pass
 from hardy.passes.eliminate_dead_code import EliminateDeadCode
-from hardy.targets.fpga.chains import Chain, NoLayerError, Users, find_chain, starts_chain
+from hardy.targets.fpga.chains import Chain, Users, find_chain, starts_chain
 from hardy.targets.fpga.lower.layer import Layer
+from hardy.targets.fpga.pictures import NoLayerError
 
 KIND = "vta"
 

@@ -10,7 +10,7 @@ from hardy.compiler.ir import Graph, Value
 from hardy.compiler.ops.group import Group
 from hardy.compiler.types import DType
 from hardy.targets.fpga.board import Board
-from hardy.targets.fpga.chains import as_picture, layer_of
+from hardy.targets.fpga.chains import layer_of
 from hardy.targets.fpga.config import Config
 from hardy.targets.fpga.cycles import estimate, layers, table
 from hardy.targets.fpga.cycles.layers import Layer as LayerCycles
@@ -18,6 +18,7 @@ from hardy.targets.fpga.cycles.timeline import draw
 from hardy.targets.fpga.disassemble import disassemble
 from hardy.targets.fpga.isa import decode
 from hardy.targets.fpga.lower.program import Call, Network, Region, compile_layers
+from hardy.targets.fpga.pictures import as_picture
 from hardy.targets.fpga.readme import readme
 from hardy.targets.target import Loaded, Package
 

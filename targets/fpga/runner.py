@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from hardy.targets.fpga.chains import from_picture, to_picture
 from hardy.targets.fpga.config import Config
 from hardy.targets.fpga.lower.layer import from_bytes
 from hardy.targets.fpga.lower.layout import pack_activation, packed_shape, unpack_activation
 from hardy.targets.fpga.package import DRAM, INSTRUCTIONS
+from hardy.targets.fpga.pictures import from_picture, to_picture
 from hardy.targets.fpga.simulator import simulate
 from hardy.targets.target import Loaded
 

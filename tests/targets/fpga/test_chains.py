@@ -13,14 +13,15 @@ from hardy.compiler.ir import Builder, Graph, Node, Value
 from hardy.compiler.ops.elementwise import Add, Cast, Max, Min, ShiftLeft, Sub
 from hardy.compiler.ops.group import Group
 from hardy.compiler.ops.pool import MaxPool
-from hardy.compiler.ops.quant import Dequantize, IntegerConv, IntegerMatmul, RequantizeShift
+from hardy.compiler.ops.quant import Dequantize, IntegerConv, IntegerMatmul, Quantize, RequantizeShift
 from hardy.compiler.ops.shape import Reshape
 from hardy.compiler.pipeline import Pipeline
 from hardy.compiler.types import DType, TensorType
 from hardy.compiler.verify import verify
-from hardy.targets.fpga.chains import Chain, from_picture, layer_of, to_picture
+from hardy.targets.fpga.chains import Chain, layer_of
 from hardy.targets.fpga.form_layers import FormLayers
 from hardy.targets.fpga.lower.layer import Layer, reference
+from hardy.targets.fpga.pictures import from_picture, to_picture
 
 I8, I32 = DType.i8, DType.i32
 
@@ -114,14 +115,28 @@ def test_a_convolution_with_all_that_follows_it_is_one_layer(
 
 def test_a_product_of_a_flattened_picture_is_a_convolution_as_large_as_the_picture() -> None:
     b = Builder()
-    x = b.input("x", TensorType(I8, (1, 4, 2, 5)))
+    x = limited(b, b.input("x", TensorType(I8, (1, 4, 2, 5))), -20, None)
     flat = b(Reshape((1, 40)), x)
     total = b(IntegerMatmul(), flat, b.constant(integers(1, 40, 7, low=-9, high=9)))
     total = b(Add(), total, b.constant(integers(2, 7, dtype=I32)))
     total = b(Sub(), total, b.constant(integers(3, 7, dtype=I32)))
     q = b(RequantizeShift(I8), total, b.scalar(6, I32))
-    (node,) = groups(formed(b.finish({"q": q})))
+    _, node = groups(formed(b.finish({"q": q})))
     assert computes_the_same(node).layer.kernel == (2, 5)
+
+
+def test_what_the_host_gives_it_flattens_too_so_that_few_channels_fill_no_blocks() -> None:
+    for floats in (True, False):
+        b = Builder()
+        if floats:
+            x = b(Quantize(I8), b.input("x", TensorType(DType.f32, (1, 1, 4, 8))), b.scalar(0.5, DType.f32))
+        else:
+            x = b.input("x", TensorType(I8, (1, 1, 4, 8)))
+        flat = b(Reshape((1, 32)), x)
+        total = b(IntegerMatmul(), flat, b.constant(integers(1, 32, 7, low=-9, high=9)))
+        q = b(RequantizeShift(I8), total, b.scalar(6, I32))
+        (node,) = groups(formed(b.finish({"q": q})))
+        assert computes_the_same(node).layer.shape == (1, 32, 1, 1)
 
 
 def test_sums_pools_and_limits_alone_are_layers() -> None:
