@@ -18,7 +18,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from examples.data import fashion_mnist
-from examples.data.fashion_mnist import Images
+from examples.data.fashion_mnist import Images, augment
 from examples.models.image_classifiers import lenet_5, resnet_8
 
 CACHE = Path(__file__).parent / ".cache"
@@ -65,15 +65,6 @@ def train(module: nn.Module, data: Images, epochs: int, rate: float, seed: int =
             optimizer.step()
             schedule.step()
     module.eval()
-
-
-def augment(x: Tensor, generator: torch.Generator) -> Tensor:
-    """A batch shifted by up to two pixels, half of it mirrored."""
-    dy, dx = torch.randint(0, 5, (2,), generator=generator).tolist()
-    low = float(x.min())
-    x = F.pad(x, (2, 2, 2, 2), value=low)[:, :, dy : dy + 28, dx : dx + 28]
-    mirrored = torch.rand(len(x), generator=generator) < 0.5
-    return torch.where(mirrored[:, None, None, None], x.flip(3), x)
 
 
 def accuracy(run: Callable[[Tensor], Tensor], data: Images, batch: int = 500) -> float:

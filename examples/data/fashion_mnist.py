@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 
 FOLDER = Path("/usr/share/datasets/fashion-mnist")
 MEAN, DEVIATION = 0.2860, 0.3530
@@ -45,6 +46,15 @@ def load(split: str) -> Images:
     labels = _read(folder / f"{split}-labels-idx1-ubyte.gz", LABELS)
     x = (torch.from_numpy(pixels).float()[:, None] / 255 - MEAN) / DEVIATION
     return Images(x, torch.from_numpy(labels).long())
+
+
+def augment(x: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+    """A batch shifted by up to two pixels, half of it mirrored."""
+    dy, dx = torch.randint(0, 5, (2,), generator=generator).tolist()
+    low = float(x.min())
+    x = F.pad(x, (2, 2, 2, 2), value=low)[:, :, dy : dy + 28, dx : dx + 28]
+    mirrored = torch.rand(len(x), generator=generator) < 0.5
+    return torch.where(mirrored[:, None, None, None], x.flip(3), x)
 
 
 def _read(path: Path, magic: int) -> np.ndarray:

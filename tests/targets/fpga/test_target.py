@@ -13,7 +13,11 @@ import hardy
 from hardy.compiler.artifact import Artifact
 from hardy.compiler.errors import TargetError, UnsupportedError
 from hardy.compiler.interpret import evaluate
+from hardy.compiler.ir import Builder
+from hardy.compiler.literal import Literal
+from hardy.compiler.ops.quant import Dequantize, IntegerMatmul, Quantize, RequantizeShift
 from hardy.compiler.pipeline import random_inputs
+from hardy.compiler.types import DType, TensorType
 from hardy.targets.fpga import simulate
 from hardy.targets.fpga.config import find_config
 from hardy.targets.fpga.hls import simulate_hls
@@ -95,6 +99,51 @@ def test_a_board_that_does_not_exist_is_an_error_that_lists_those_that_do() -> N
     with pytest.raises(TargetError, match="nexys") as raised:
         find_target("fpga:nexys")
     assert "pynq-z1" in raised.value.hint
+
+
+def test_a_configuration_that_does_not_exist_is_an_error_that_lists_those_that_do() -> None:
+    with pytest.raises(TargetError, match="9x9") as raised:
+        find_target("fpga:pynq-z1/9x9")
+    assert "1x8" in str(raised.value.hint)
+
+
+def test_a_host_that_does_not_exist_is_an_error_that_names_it() -> None:
+    with pytest.raises(TargetError, match="abacus"):
+        find_target("fpga:pynq-z1+abacus")
+
+
+def no_layer(artifact: Artifact) -> list[dict[str, str]]:
+    return [row for p in artifact.report["passes"] for row in p["notes"].get("no_layer", ())]
+
+
+def test_a_layer_whose_smallest_tile_exceeds_a_buffer_runs_on_the_host_and_the_report_says_why() -> None:
+    # One block of outputs takes 144 elements of weights, the buffer of 1x4 has 128.
+    torch.manual_seed(0)
+    module = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Conv2d(4, 4, 12), nn.ReLU())
+    artifact = compiled(module, target="fpga:pynq-z1/1x4")
+    (refusal,) = no_layer(artifact)
+    assert refusal["where"].startswith("2 ")
+    assert "needs 144 elements of the WGT buffer" in refusal["why"]
+    stages = artifact.manifest["target"]["package"]["stages"]
+    assert [s["device"].partition(":")[0] for s in stages] == ["cpu", "vta", "cpu"]
+    assert 0 < artifact.manifest["target"]["package"]["macs_share"]["vta:1x4"] < 1
+    equals_the_reference(artifact)
+
+
+def test_products_with_weights_of_four_bits_run_on_the_host_and_the_report_says_why() -> None:
+    b = Builder()
+    x = b.input("x", TensorType(DType.f32, (2, 16)))
+    scale = b.scalar(0.25, DType.f32)
+    q = b(Quantize(DType.i8), x, scale)
+    generator = torch.Generator().manual_seed(0)
+    first = torch.randint(-9, 10, (16, 16), generator=generator).to(torch.int8)
+    hidden = b(RequantizeShift(DType.i8), b(IntegerMatmul(), q, b.constant(first)), b.scalar(6, DType.i32))
+    narrow = torch.randint(-8, 8, (16, 8), generator=generator).to(torch.int8)
+    weights = b.constant(Literal(narrow, DType.i4))
+    total = b(IntegerMatmul(), hidden, weights)
+    graph = b.finish({"y": b(Dequantize(), total, scale)})
+    artifact = hardy.compile(graph, target=SMALL, keep_graph_weights=True)
+    print(no_layer(artifact))
 
 
 def test_the_targets_name_makes_the_same_target_again() -> None:
