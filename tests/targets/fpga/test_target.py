@@ -11,7 +11,7 @@ from torch import nn
 
 import hardy
 from hardy.compiler.artifact import Artifact
-from hardy.compiler.errors import TargetError, UnsupportedError
+from hardy.compiler.errors import TargetError, UnsupportedError, UsageError
 from hardy.compiler.interpret import evaluate
 from hardy.compiler.ir import Builder
 from hardy.compiler.literal import Literal
@@ -21,6 +21,7 @@ from hardy.compiler.types import DType, TensorType
 from hardy.targets.fpga import simulate
 from hardy.targets.fpga.config import find_config
 from hardy.targets.fpga.hls import simulate_hls
+from hardy.targets.fpga.summary import summarize
 from hardy.targets.target import find_target
 
 SMALL = "fpga:pynq-z1/1x8"
@@ -117,13 +118,13 @@ def no_layer(artifact: Artifact) -> list[dict[str, str]]:
 
 
 def test_a_layer_whose_smallest_tile_exceeds_a_buffer_runs_on_the_host_and_the_report_says_why() -> None:
-    # One block of outputs takes 144 elements of weights, the buffer of 1x4 has 128.
+    # One block of outputs takes 144 elements of weights and one of bias; the buffer of 1x4 has 128.
     torch.manual_seed(0)
     module = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Conv2d(4, 4, 12), nn.ReLU())
     artifact = compiled(module, target="fpga:pynq-z1/1x4")
     (refusal,) = no_layer(artifact)
     assert refusal["where"].startswith("2 ")
-    assert "needs 144 elements of the WGT buffer" in refusal["why"]
+    assert "needs 145 elements of the weight buffer" in refusal["why"]
     stages = artifact.manifest["target"]["package"]["stages"]
     assert [s["device"].partition(":")[0] for s in stages] == ["cpu", "vta", "cpu"]
     assert 0 < artifact.manifest["target"]["package"]["macs_share"]["vta:1x4"] < 1
@@ -143,7 +144,25 @@ def test_products_with_weights_of_four_bits_run_on_the_host_and_the_report_says_
     total = b(IntegerMatmul(), hidden, weights)
     graph = b.finish({"y": b(Dequantize(), total, scale)})
     artifact = hardy.compile(graph, target=SMALL, keep_graph_weights=True)
-    print(no_layer(artifact))
+    (refusal,) = no_layer(artifact)
+    assert refusal["op"] == "integer_matmul"
+    assert refusal["why"] == "it multiplies i8[2,16] with i4[16,8]; products are i8 with constant i8"
+    assert 0 < artifact.manifest["target"]["package"]["macs_share"]["vta:1x8"] < 1
+    equals_the_reference(artifact)
+
+
+def test_the_summary_adds_up_the_estimates_of_all_stages() -> None:
+    torch.manual_seed(0)
+    artifact = compiled(Net(nn.GELU))
+    summary = summarize(artifact)
+    assert [d.partition(":")[0] for d in summary.devices] == ["cpu", "vta", "cpu", "vta", "cpu"]
+    stages = artifact.manifest["target"]["package"]["stages"]
+    assert summary.cycles == sum(s["package"]["estimate"]["cycles"] for s in (stages[1], stages[3]))
+    assert summary.cycles == sum(row["cycles"] for row in summary.layers)
+    assert summary.seconds == pytest.approx(summary.cycles / 100e6)
+    assert 0 < summary.gemm_use < 1
+    with pytest.raises(UsageError, match="for reference"):
+        summarize(hardy.compile(Net().eval(), (images(1),), target="reference"))
 
 
 def test_the_targets_name_makes_the_same_target_again() -> None:
