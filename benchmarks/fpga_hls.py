@@ -18,7 +18,7 @@ import logging
 import sys
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -31,8 +31,9 @@ from benchmarks.fpga import NETWORKS, TARGET, Network
 from hardy.compiler.cli.output import console, table
 from hardy.compiler.interpret import evaluate
 from hardy.targets.fpga import simulate
-from hardy.targets.fpga.config import Config, find_config
+from hardy.targets.fpga.config import find_config
 from hardy.targets.fpga.hls import simulate_hls
+from hardy.targets.fpga.lower.layout import Region
 
 DATAFLOW = "fpga:dataflow:zcu104"
 SMALL = ("lenet_300_100", "resnet_8")  # whose weights fit on chip
@@ -82,8 +83,8 @@ def vta(name: str, network: Network, folder: Path) -> VtaRow:
     dram = np.fromfile(files / "dram.bin", np.uint8)
     rng = np.random.default_rng(0)
     for place in package["inputs"]:
-        size = packed_bytes(place["shape"], config)
-        dram[place["offset"] : place["offset"] + size] = rng.integers(0, 256, size)
+        x = rng.integers(-128, 128, place["shape"]).astype(np.int8)
+        Region(place["offset"], tuple(place["shape"])).write(dram, x, config)
     simulate(code, dram, config)  # What both simulators are made of is compiled once for all.
     simulate_hls(code, dram, config)
     started = time.perf_counter()
@@ -94,12 +95,6 @@ def vta(name: str, network: Network, folder: Path) -> VtaRow:
     if not np.array_equal(ours, theirs):
         sys.exit(f"{name}: C simulation differs in {int((ours != theirs).sum())} bytes of the DRAM image")
     return VtaRow(name, stage["macs"], middle - started, ended - middle)
-
-
-def packed_bytes(shape: Sequence[int], config: Config) -> int:
-    n, c, rows, columns = shape
-    images, blocks = -(-n // config.batch), -(-c // config.block)
-    return images * blocks * rows * columns * config.inp_bytes
 
 
 def dataflow(name: str, network: Network, folder: Path) -> DataflowRow:

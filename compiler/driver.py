@@ -243,9 +243,15 @@ def run_passes(
 
 
 def lower(
-    target: Target, graph: Graph, chosen_passes: bool, dump: Path | None, index: int, clock: _Clock
+    target: Target,
+    graph: Graph,
+    chosen_passes: bool = False,
+    dump: Path | None = None,
+    index: int = 0,
+    clock: _Clock | None = None,
 ) -> Package:
     """Run the target's stages; UnsupportedError lists every node that it does not take."""
+    clock = clock or _Clock(lambda step, done, total: None, 0)
     try:
         refuse_unsupported(target, graph)
     except UnsupportedError as error:

@@ -81,13 +81,19 @@ def inspect(
     from hardy.compiler.artifact import claims_artifact
     from hardy.compiler.cli.output import print_json, progress_bar
 
+    result: dict[str, Any] = {}
     if claims_artifact(Path(subject)):
         if dim or shape or bind or passes or target != "none":
             raise UsageError("an artifact is compiled already: options of compilation do not apply to it")
+        from hardy.compiler.artifact import Artifact
+
+        artifact = Artifact.open(Path(subject))
         if file is not None:
-            _write_file(Path(subject), file)
+            _write_file(Path(subject), artifact, file)
             return
-        found = _open(Path(subject))
+        found = _open(Path(subject), artifact)
+        if timeline is not None:
+            result["timeline"] = [str(p) for p in artifact.draw_timeline(timeline)]
     else:
         if file is not None or timeline is not None:
             raise UsageError(
@@ -96,11 +102,6 @@ def inspect(
         allow_local_modules()
         with progress_bar(json) as progress:
             found = _import(subject, target, passes, read_binding(dim, shape, bind), progress)
-    result: dict[str, Any] = {}
-    if timeline is not None:
-        from hardy.compiler.artifact import Artifact
-
-        result["timeline"] = [str(p) for p in Artifact.open(Path(subject)).draw_timeline(timeline)]
     if onnx is not None:
         from hardy.compiler.export.onnx import export
 
@@ -122,11 +123,9 @@ def inspect(
         _print(found, result)
 
 
-def _open(path: Path) -> Subject:
-    from hardy.compiler.artifact import Artifact
+def _open(path: Path, artifact: Artifact) -> Subject:
     from hardy.compiler.artifact.built import TARGET
 
-    artifact = Artifact.open(path)
     manifest = artifact.manifest
     about = {
         "target": artifact.target_name,
@@ -141,13 +140,11 @@ def _open(path: Path) -> Subject:
     return Subject(str(path), artifact.graph, rows, artifact.passes, about, _weights(path, artifact))
 
 
-def _write_file(path: Path, name: str) -> None:
+def _write_file(path: Path, artifact: Artifact, name: str) -> None:
     """A file of the artifact, unchanged, to standard output."""
     import sys
 
-    from hardy.compiler.artifact import Artifact
-
-    manifest = Artifact.open(path).manifest
+    manifest = artifact.manifest
     if name not in manifest["files"]:
         raise UsageError(f"{path} has no file {name!r}", hint=f"it has {', '.join(manifest['files'])}")
     sys.stdout.flush()

@@ -17,7 +17,8 @@ from hardy.targets.fpga.cycles.layers import Layer as LayerCycles
 from hardy.targets.fpga.cycles.timeline import draw
 from hardy.targets.fpga.disassemble import disassemble
 from hardy.targets.fpga.isa import decode
-from hardy.targets.fpga.lower.program import Call, Network, Region, compile_layers
+from hardy.targets.fpga.lower.layout import Region
+from hardy.targets.fpga.lower.program import Call, Network, compile_layers
 from hardy.targets.fpga.pictures import as_picture
 from hardy.targets.fpga.readme import readme
 from hardy.targets.target import Loaded, Package

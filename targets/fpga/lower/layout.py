@@ -46,6 +46,25 @@ def unpack_activation(packed: Array, shape: Shape) -> Array:
 
 
 @dataclass(frozen=True)
+class Region:
+    """A packed activation in a DRAM image: its first byte and its shape before packing."""
+
+    offset: int
+    shape: Shape
+
+    def write(self, image: Array, x: Array, config: Config) -> None:
+        """Put i8 of the shape into the image u8[bytes]."""
+        raw = pack_activation(x, config).view(np.uint8).ravel()
+        image[self.offset : self.offset + raw.size] = raw
+
+    def read(self, image: Array, config: Config) -> Array:
+        """The activation in an image."""
+        packed = packed_shape(self.shape, config)
+        raw = image[self.offset : self.offset + int(np.prod(packed))]
+        return unpack_activation(raw.view(np.int8).reshape(packed), self.shape)
+
+
+@dataclass(frozen=True)
 class BlockWeights:
     """Weights in blocks, of those input blocks alone that an output block reads.
 

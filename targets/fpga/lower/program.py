@@ -17,7 +17,7 @@ from hardy.targets.fpga.isa import Gemm, Instruction, encode
 from hardy.targets.fpga.lower.constants import Constants, constant_input, constants
 from hardy.targets.fpga.lower.geometry import axes
 from hardy.targets.fpga.lower.layer import Layer, Shape
-from hardy.targets.fpga.lower.layout import pack_activation, packed_shape, unpack_activation
+from hardy.targets.fpga.lower.layout import Region, packed_shape
 from hardy.targets.fpga.lower.memory import Image, Lifetime, share
 from hardy.targets.fpga.lower.plan import Plan, Tiling
 from hardy.targets.fpga.lower.pool import check_pool
@@ -77,14 +77,6 @@ class Network:
         return shapes
 
 
-@dataclass(frozen=True)
-class Region:
-    """A packed activation in the image: its first byte and its shape before packing."""
-
-    offset: int
-    shape: Shape
-
-
 @dataclass(frozen=True, eq=False)
 class Program:
     """A compiled program.
@@ -131,18 +123,12 @@ class Program:
                 raise TargetError(
                     f"the input {name!r} is i8{list(region.shape)}, got {x.dtype}{list(x.shape)}"
                 )
-            raw = pack_activation(x, self.config).view(np.uint8).ravel()
-            image[region.offset : region.offset + raw.size] = raw
+            region.write(image, x, self.config)
         return image
 
     def read(self, image: Array) -> dict[str, Array]:
         """The outputs in a DRAM image after a run."""
-        result = {}
-        for name, region in self.outputs.items():
-            shape = packed_shape(region.shape, self.config)
-            raw = image[region.offset : region.offset + int(np.prod(shape))]
-            result[name] = unpack_activation(raw.view(np.int8).reshape(shape), region.shape)
-        return result
+        return {name: region.read(image, self.config) for name, region in self.outputs.items()}
 
     def run(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
         """The outputs for these inputs, through the functional simulator, held to the published bitstream."""
